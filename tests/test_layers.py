@@ -1,0 +1,88 @@
+"""The layers stay apart: the method knows nothing of the cluster, and files stay short."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FORBIDDEN_IN_CSSTA = {"ray", "mlflow", "optuna", "pydantic", "pipelines"}
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((REPOSITORY / folder).rglob("*.py"))
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def imported_packages(source: str) -> set[str]:
+    """Top-level package of every import statement, also those inside functions, and of
+    `importlib.import_module("...")` and `__import__("...")` with a literal name."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Call) and node.args:
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            first = node.args[0]
+            if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
+                names.add(str(first.value))
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import ray.data",
+        "def f():\n    from mlflow import log_metric",
+        "import importlib\nx = importlib.import_module('optuna.study')",
+        "if False:\n    import numpy, pydantic as p",
+    ],
+)
+def test_the_check_sees_every_kind_of_import(source: str):
+    assert imported_packages(source) & FORBIDDEN_IN_CSSTA
+
+
+@pytest.mark.parametrize("path", modules("cssta"), ids=relative)
+def test_cssta_never_names_the_cluster(path: Path):
+    found = imported_packages(path.read_text()) & FORBIDDEN_IN_CSSTA
+    assert not found, f"{relative(path)} imports {sorted(found)}: that belongs in pipelines/"
+
+
+def test_importing_all_of_cssta_loads_nothing_of_the_cluster():
+    script = (
+        "import importlib, json, pkgutil, sys, cssta\n"
+        "names = [m.name for m in pkgutil.walk_packages(cssta.__path__, 'cssta.')\n"
+        "         if not m.name.endswith('__main__')]\n"
+        "for name in names:\n"
+        "    importlib.import_module(name)\n"
+        "print(json.dumps([names, sorted({n.split('.')[0] for n in sys.modules})]))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    names, loaded = json.loads(done.stdout.splitlines()[-1])
+    assert len(names) >= 10
+    assert not FORBIDDEN_IN_CSSTA & set(loaded)
+
+
+@pytest.mark.parametrize("path", modules("jobs"), ids=relative)
+def test_jobs_are_thin(path: Path):
+    assert len(path.read_text().splitlines()) < 100, f"{relative(path)}: move it into pipelines/"
+
+
+@pytest.mark.parametrize("path", modules("cssta") + modules("pipelines"), ids=relative)
+def test_modules_are_short(path: Path):
+    assert len(path.read_text().splitlines()) < 300, f"{relative(path)} has more than one subject"

@@ -1,0 +1,280 @@
+"""A job's whole configuration: typed, validated once at the start, then only read.
+
+`JobConfig.load(file, overrides)` is the one way in. Whatever is wrong with a file or an override is
+a `ConfigError` that names the file, the key, and what is allowed there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from pipelines.config_file import ConfigError, apply_override, explain, read_yaml
+
+__all__ = ["ConfigError", "JobConfig"]
+
+
+def _absolute(location: str) -> str:
+    """A URI as it is; a local path made absolute, because workers run in other directories."""
+    if not location.strip():
+        raise ValueError("is empty; give a folder or a URI such as s3://bucket/folder")
+    if "://" in location:
+        return location
+    return str(Path(location).expanduser().absolute())
+
+
+Location = Annotated[str, AfterValidator(_absolute)]
+"""A local folder (made absolute) or a URI such as s3://bucket/folder."""
+
+
+def _weights(source: str) -> str:
+    return source if source == "default" or source.startswith("models:/") else _absolute(source)
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"[{pair[0]:g}, {pair[1]:g}] is upside down; write [low, high]")
+    return pair
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+ShareRange = Annotated[tuple[Share, Share], AfterValidator(_ascending)]
+SearchRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
+FrameSide = Annotated[int, Field(ge=16, le=4096, multiple_of=8)]
+
+
+def _alias(text: str) -> str:
+    # MLflow keeps "latest" and version names such as v3 for itself.
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text) or re.fullmatch(r"latest|v\d+", text):
+        raise ValueError(
+            f"{text!r} cannot be an alias; use letters, digits, - and _, e.g. champion"
+        )
+    return text
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, strictly typed, without unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class MasksConfig(Section):
+    """How hole masks are made: drawn free-form, object masks of other videos, or half and half."""
+
+    kind: Literal["freeform", "objects", "mixed"] = "freeform"
+    ratio: ShareRange = (0.05, 0.35)
+    """Range of the hole's share of a free-form clip."""
+    objects: Location | None = None
+    """Folder with a sub-folder of mask pictures per sequence (the layout of DAVIS Annotations)."""
+
+    @model_validator(mode="after")
+    def _objects_where_needed(self) -> MasksConfig:
+        if self.kind != "freeform" and self.objects is None:
+            raise ValueError(f"kind {self.kind} needs objects: a folder of mask sequences")
+        return self
+
+
+class DataConfig(Section):
+    """Where the training videos are and how clips are cut from them."""
+
+    videos: Location
+    height: FrameSide = 256
+    width: FrameSide = 256
+    references: PositiveInt = 6
+    """Reference frames beside the target; a clip has `references + 1` frames."""
+    clips_per_epoch: PositiveInt = 256
+    max_stride: PositiveInt = 5
+    """Frame spacing within a clip, drawn between 1 and this."""
+    flip: bool = True
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of whole videos held out: at least one if there are two or more, none if 0."""
+    masks: MasksConfig = MasksConfig()
+    s3_endpoint: str | None = None
+    """Address of an S3 server other than AWS, such as http://localhost:9000."""
+
+
+class ModelSection(Section):
+    """Which network, and which weights it starts from."""
+
+    size: Literal["tiny", "small", "base", "large"] = "base"
+    init: Annotated[str, AfterValidator(_weights)] | None = None
+    """None: random weights; "default": the shipped ones; a model folder; or a models:/ URI."""
+
+
+class LossesConfig(Section):
+    """Weights of the reconstruction, feature and adversarial losses (eq. 7) and delta (eq. 8)."""
+
+    lambda_r: NonNegativeFloat = 1.0
+    lambda_f: NonNegativeFloat = 0.5
+    lambda_g: NonNegativeFloat = 1.0
+    delta: NonNegativeFloat = 100.0
+
+
+class StageConfig(Section):
+    """One training stage: Adam at `learning_rate`, times `decay` every `decay_every_epochs`."""
+
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 1
+    """Clips per worker and step."""
+    learning_rate: PositiveFloat = 1e-4
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    decay_every_epochs: PositiveInt = 10
+    log_every: PositiveInt = 10
+    checkpoint_every: PositiveInt = 200
+    validate_every: PositiveInt = 500
+
+
+class StagesConfig(Section):
+    """The three stages in their order."""
+
+    im2im: StageConfig = StageConfig()
+    inpainter: StageConfig = StageConfig()
+    temporal: StageConfig = StageConfig()
+
+
+class ClusterConfig(Section):
+    """What a stage takes of the cluster, and where results and checkpoints are kept."""
+
+    workers: PositiveInt = 1
+    cpus_per_worker: PositiveFloat = 1
+    use_gpu: Literal["auto", True, False] = "auto"
+    """auto: GPUs if the cluster has enough of them for all workers."""
+    storage: Location = Field(default_factory=lambda: "runs")
+
+
+class TrackingConfig(Section):
+    """MLflow: None takes MLFLOW_TRACKING_URI, else sqlite in the cluster's storage folder."""
+
+    uri: str | None = None
+    experiment: str = "cssta"
+
+
+class RegistryConfig(Section):
+    """Under which name and alias the trained model is registered and served."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[^/:.@%\"']+$")] = "cssta"
+    alias: Annotated[str, AfterValidator(_alias)] = "champion"
+
+
+class EvaluateConfig(Section):
+    """Which videos are measured (None: the held-out ones), how many and how far into each."""
+
+    videos: Location | None = None
+    clips: PositiveInt = 20
+    max_frames: PositiveInt = 100
+
+
+class InferenceConfig(Section):
+    """Batch inference from a bucket to another.
+
+    `masks`: folder with `<stem>.mp4`, `<stem>.png` or a frame folder `<stem>/`; None: free-form
+    masks drawn by seed, so that the truth behind each hole is known.
+    """
+
+    videos: Location | None = None
+    masks: Location | None = None
+    output: Location | None = None
+    actors: PositiveInt = 1
+    cpus_per_actor: PositiveFloat = 1
+    crf: Annotated[int, Field(ge=0, le=51)] = 16
+
+
+class TuneRanges(Section):
+    """Search interval of each tuned value; a missing one keeps its configured value."""
+
+    lambda_r: SearchRange | None = (0.1, 10.0)
+    lambda_f: SearchRange | None = (0.05, 5.0)
+    lambda_g: SearchRange | None = (0.01, 2.0)
+    delta: SearchRange | None = (1.0, 300.0)
+
+
+class TuneConfig(Section):
+    """Optuna's search over the loss weights."""
+
+    trials: PositiveInt = 20
+    parallel: PositiveInt = 2
+    steps: PositiveInt = 200
+    """Training steps per trial."""
+    storage: str | None = None
+    """Optuna storage URL; None: sqlite in the cluster's storage folder."""
+    study: str = "cssta"
+    ranges: TuneRanges = TuneRanges()
+
+
+class JobConfig(Section):
+    """Everything a job is told."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "cssta"
+    """Run name, also the folder under `cluster.storage`."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataConfig
+    model: ModelSection = ModelSection()
+    losses: LossesConfig = LossesConfig()
+    stages: StagesConfig = StagesConfig()
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = TrackingConfig()
+    registry: RegistryConfig = RegistryConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    inference: InferenceConfig = InferenceConfig()
+    tune: TuneConfig = TuneConfig()
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: list[str] | None = None) -> JobConfig:
+        """Read a YAML file, apply `a.b=value` overrides (values in YAML), validate.
+
+        Raises ConfigError naming the file, the key, and the allowed keys or values.
+        """
+        source = str(path)
+        try:
+            content = read_yaml(Path(path))
+            for override in overrides or []:
+                apply_override(content, override)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+        if overrides:
+            source += f" with {', '.join(overrides)}"
+        return cls.parse(content, source)
+
+    @classmethod
+    def parse(cls, content: dict[str, Any], source: str = "configuration") -> JobConfig:
+        """Validate a nested dict; `source` is the name that errors give to where it came from."""
+        try:
+            # By way of JSON, where strict typing still takes a list for a pair and 1 for 1.0.
+            return cls.model_validate_json(json.dumps(content, default=str))
+        except ValidationError as error:
+            problems = [explain(entry, cls) for entry in error.errors()]
+            raise ConfigError(f"{source}: " + "; ".join(dict.fromkeys(problems))) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, such that `parse(to_dict())` gives an equal configuration."""
+        return self.model_dump(mode="json")
+
+    def flat(self) -> dict[str, Any]:
+        """The same with dotted keys, for logging as parameters."""
+        return _flatten(self.to_dict())
+
+
+def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

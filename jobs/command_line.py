@@ -1,0 +1,69 @@
+"""What every job's command line shares: `--config`, `--set`, one-line errors, the cluster connection."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# `python jobs/NAME.py` puts jobs/ on the path, not the repository with its packages.
+sys.path.insert(0, str(REPOSITORY))
+
+from pipelines.config import JobConfig  # noqa: E402
+
+
+def job_parser(description: str) -> argparse.ArgumentParser:
+    """Parser with the options that all jobs have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", required=True, metavar="FILE.yaml", help="the job's configuration")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key, such as --set data.height=128 (repeatable)",
+    )
+    return parser
+
+
+def run_job(
+    job: Callable[[JobConfig, argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    argv: list[str] | None = None,
+) -> int:
+    """Load the configuration, run `job(config, options)` and return its exit code (None is 0).
+
+    What the user can put right (a ConfigError, an empty bucket, an unknown model: all of them
+    ValueErrors of our own modules) becomes one line on stderr and exit code 1; anything else is a
+    fault of the program and keeps its traceback.
+    """
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    try:
+        config = JobConfig.load(options.config, options.set)
+        return job(config, options) or 0
+    except ValueError as error:
+        if type(error).__module__.split(".")[0] not in ("cssta", "pipelines"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start a local one."""
+    # Without an explicit mode a local start writes an access token into the home folder.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    if ray.is_initialized():
+        return
+    runtime_env = None
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job ships its own code
+        search_path = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+        runtime_env = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, search_path))}}
+    ray.init(runtime_env=runtime_env, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False

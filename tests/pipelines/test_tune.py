@@ -1,0 +1,183 @@
+"""The search finds a planted optimum, survives its driver's death, and never hides a failed trial."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+from pipelines.config import JobConfig
+from pipelines.tune import TuneError, best_params, search, study_storage
+
+pytestmark = pytest.mark.cluster
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def make_config(tmp_path: Path, **tune) -> JobConfig:
+    return JobConfig.parse(
+        {
+            "data": {"videos": str(tmp_path)},
+            "cluster": {"storage": str(tmp_path / "runs"), "cpus_per_worker": 0.5},
+            "tune": {"study": "planted", "parallel": 4, **tune},
+        }
+    )
+
+
+def trials(cfg: JobConfig) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=cfg.tune.study, storage=study_storage(cfg)).get_trials()
+
+
+def test_finds_a_planted_optimum(ray_cluster, tmp_path: Path):
+    def objective(params, cfg):
+        import math
+
+        # Best at lambda_r 2 and delta 40; both ranges span two decades or more.
+        return -(math.log(params["lambda_r"] / 2) ** 2) - math.log(params["delta"] / 40) ** 2
+
+    cfg = make_config(
+        tmp_path,
+        trials=40,
+        ranges={"lambda_r": [0.1, 10], "delta": [1, 300], "lambda_f": None, "lambda_g": None},
+    )
+    seen = []
+    summary = search(cfg, objective, on_trial=seen.append)
+
+    assert summary.finished == 40 == len(summary.rows) == len(seen)
+    assert set(summary.best_params) == {"lambda_r", "delta"}
+    assert summary.best_params["lambda_r"] == pytest.approx(2, rel=0.5)
+    assert summary.best_params["delta"] == pytest.approx(40, rel=0.5)
+    assert summary.best_score == max(row.score for row in summary.rows)
+    assert best_params(summary.storage, "planted") == summary.best_params
+    # The file fits into a job's configuration as it is.
+    losses = yaml.safe_load(summary.best_file.read_text())["losses"]
+    again = JobConfig.parse({"data": {"videos": "x"}, "losses": losses})
+    assert again.losses.delta == summary.best_params["delta"]
+
+
+def test_trials_run_beside_each_other(ray_cluster, tmp_path: Path):
+    def objective(params, cfg):
+        import time
+
+        started = time.time()
+        time.sleep(1.0)
+        (Path(cfg.cluster.storage) / f"{started}-{time.time()}.span").touch()
+        return 0.0
+
+    cfg = make_config(tmp_path, trials=4, parallel=2)
+    search(cfg, objective)
+    spans = sorted(
+        tuple(float(edge) for edge in path.stem.split("-"))
+        for path in Path(cfg.cluster.storage).glob("*.span")
+    )
+    assert len(spans) == 4
+    overlaps = sum(a[1] > b[0] for i, a in enumerate(spans) for b in spans[i + 1 :])
+    assert overlaps >= 1
+    assert all(
+        sum(other[0] <= edge < other[1] for other in spans) <= 2 for edge, _ in spans
+    ), "more trials at once than tune.parallel"
+
+
+def test_failed_trials_are_counted_and_named(ray_cluster, tmp_path: Path):
+    def objective(params, cfg):
+        if params["delta"] > 150:
+            raise RuntimeError("diverged")
+        return float("nan") if params["delta"] > 100 else -params["delta"]
+
+    cfg = make_config(tmp_path, trials=16, ranges={"delta": [50, 250]})
+    summary = search(cfg, objective)
+    bad = [row for row in summary.rows if row.message]
+    assert summary.finished + summary.failed == 16
+    assert len(bad) == summary.failed > 0
+    for row in bad:
+        expected = "RuntimeError: diverged" if row.params["delta"] > 150 else "returned nan"
+        assert expected in row.message
+    assert summary.best_params["delta"] <= 100
+    # They are spent: a second driver does not try them for ever.
+    assert search(cfg, objective).rows == ()
+
+
+def test_a_search_without_any_success_says_why(ray_cluster, tmp_path: Path):
+    def objective(params, cfg):
+        raise RuntimeError("no such dataset")
+
+    cfg = make_config(tmp_path, trials=2)
+    with pytest.raises(TuneError, match="no such dataset"):
+        search(cfg, objective)
+    with pytest.raises(TuneError, match="no trial"):
+        best_params(study_storage(cfg), "planted")
+
+
+def test_unknown_study_names_the_known_ones(ray_cluster, tmp_path: Path):
+    cfg = make_config(tmp_path, trials=1)
+    search(cfg, lambda params, cfg: 1.0)
+    with pytest.raises(TuneError, match="'other'.*known: planted"):
+        best_params(study_storage(cfg), "other")
+
+
+def test_storage_that_cannot_be_opened(tmp_path: Path):
+    with pytest.raises(TuneError, match="cannot be opened"):
+        best_params(f"sqlite:///{tmp_path}/missing-folder/optuna.db", "planted")
+    remote = make_config(tmp_path).model_copy(deep=True)
+    remote = JobConfig.parse(remote.to_dict() | {"cluster": {"storage": "s3://bucket/runs"}})
+    with pytest.raises(TuneError, match=r"tune\.storage"):
+        study_storage(remote)
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+import ray
+from pipelines.config import JobConfig
+from pipelines.tune import search
+
+def objective(params, cfg):
+    time.sleep(0.4)
+    return -abs(params["delta"] - 50)
+
+ray.init(address=sys.argv[2], log_to_driver=False,
+         runtime_env={"env_vars": {"PYTHONPATH": sys.argv[3]}})
+search(JobConfig.load(sys.argv[1]), objective,
+       on_trial=lambda row: print("trial", row.number, flush=True))
+"""
+
+
+def test_a_killed_driver_resumes_without_losing_finished_trials(ray_cluster, tmp_path: Path):
+    cfg = make_config(tmp_path, trials=14, parallel=2)
+    config_file, driver_file = tmp_path / "job.yaml", tmp_path / "driver.py"
+    config_file.write_text(yaml.safe_dump(cfg.to_dict()))
+    driver_file.write_text(textwrap.dedent(DRIVER))
+    address = ray_cluster.get_runtime_context().gcs_address
+    command = [sys.executable, str(driver_file), str(config_file), address, str(REPOSITORY)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    for _ in range(5):
+        assert driver.stdout.readline().startswith("trial")
+    driver.send_signal(signal.SIGKILL)
+    driver.wait(timeout=30)
+    time.sleep(0.5)
+
+    before = trials(cfg)
+    finished = {t.number: t.value for t in before if t.state.name == "COMPLETE"}
+    lost = [t for t in before if t.state.name == "RUNNING"]
+    assert 5 <= len(finished) < 14
+    assert lost, "the kill left no trial RUNNING: nothing to resume from"
+
+    subprocess.run(command, check=True, env=environment, timeout=120, stdout=subprocess.DEVNULL)
+    after = trials(cfg)
+    complete = {t.number: t.value for t in after if t.state.name == "COMPLETE"}
+    assert len(complete) == 14
+    assert finished.items() <= complete.items()
+    assert not [t for t in after if t.state.name == "RUNNING"]
+    for trial in lost:  # what was running was marked failed, and its parameters tried again
+        assert after[trial.number].state.name == "FAIL"
+        retried = [t for t in after if t.params == trial.params and t.state.name == "COMPLETE"]
+        assert retried or not trial.params

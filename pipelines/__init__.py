@@ -1,0 +1,1 @@
+"""Flows around the method: data, training stages, tuning, inference, evaluation, registry."""

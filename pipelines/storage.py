@@ -1,0 +1,239 @@
+"""Videos in a folder or a bucket: listed, copied to where a decoder can open them, published.
+
+Local paths, `file://` and `s3://` alike, by pyarrow. S3 credentials come from the environment
+(AWS_ACCESS_KEY_ID and so on), another server's address from `s3_endpoint` or AWS_ENDPOINT_URL.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from pyarrow import ArrowException
+from pyarrow import fs as pafs
+
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
+
+# An address nobody answers at should fail within seconds, not the SDK's minutes.
+_CONNECT_SECONDS, _REQUEST_SECONDS, _ATTEMPTS = 5, 60, 3
+
+
+class StorageError(ValueError):
+    """A location that cannot be read or written; the message names it and the remedy."""
+
+
+class EmptyBucketError(StorageError):
+    """A location without any usable video."""
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video file, or a folder of frames; `size` in bytes."""
+
+    uri: str
+    size: int
+
+
+def filesystem(uri: str, s3_endpoint: str | None = None) -> tuple[pafs.FileSystem, str]:
+    """The file system a URI is on and its path there.
+
+    Raises StorageError for a scheme other than a plain path, file:// and s3://.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    if scheme == "file":
+        return pafs.LocalFileSystem(), unquote(urlsplit(uri).path)
+    if scheme != "s3":
+        raise StorageError(f"{uri}: {scheme}:// is not supported; use a local folder or s3://")
+    path = rest.strip("/")
+    if not path:
+        raise StorageError(f"{uri}: names no bucket; write s3://bucket/folder")
+    return _s3(uri, path.split("/")[0], s3_endpoint), path
+
+
+def _s3(uri: str, bucket: str, s3_endpoint: str | None) -> pafs.S3FileSystem:
+    options: dict[str, object] = {
+        "connect_timeout": _CONNECT_SECONDS,
+        "request_timeout": _REQUEST_SECONDS,
+        "retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+    }
+    # pyarrow does not read these two variables itself.
+    endpoint = s3_endpoint or os.environ.get(
+        "AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL")
+    )
+    if endpoint:
+        address = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+        options |= {"scheme": address.scheme, "endpoint_override": address.netloc}
+    elif not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
+        with _named(uri, "check the bucket's name, or set AWS_REGION"):
+            options["region"] = pafs.resolve_s3_region(bucket)
+    return pafs.S3FileSystem(**options)
+
+
+def list_videos(uri: str, s3_endpoint: str | None = None) -> list[VideoFile]:
+    """All videos at or under a URI, sorted.
+
+    A location without video files but with folders of pictures (as in DAVIS and YouTube-VOS)
+    lists those folders, each being one video. Hidden files are left out.
+    Raises EmptyBucketError if there is neither, StorageError if the location cannot be listed.
+    """
+    infos = _list(uri, s3_endpoint)
+    videos = [
+        VideoFile(_uri_like(uri, info.path), info.size)
+        for info in infos
+        if info.extension and f".{info.extension.lower()}" in VIDEO_SUFFIXES
+    ]
+    if not videos:
+        videos = _picture_folders(uri, infos)
+    if not videos:
+        kinds = " ".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
+        raise EmptyBucketError(
+            f"{uri}: holds no videos ({len(infos)} other files); put some there ({kinds}, or "
+            "one folder of numbered frames per video)"
+        )
+    return sorted(videos, key=lambda video: video.uri)
+
+
+def list_picture_folders(uri: str, s3_endpoint: str | None = None) -> list[str]:
+    """URIs of all folders under a URI that hold pictures themselves, sorted.
+
+    Raises EmptyBucketError if there is none.
+    """
+    folders = _picture_folders(uri, _list(uri, s3_endpoint))
+    if not folders:
+        raise EmptyBucketError(f"{uri}: holds no folders of png or jpg pictures; put some there")
+    return sorted(folder.uri for folder in folders)
+
+
+def list_pictures(uri: str, s3_endpoint: str | None = None) -> list[str]:
+    """URIs of the pictures directly in a folder, sorted by name."""
+    pictures = [info for info in _list(uri, s3_endpoint, recursive=False) if _is_picture(info)]
+    return sorted(_uri_like(uri, picture.path) for picture in pictures)
+
+
+@contextmanager
+def local_copy(
+    uri: str, cache: str | Path | None = None, s3_endpoint: str | None = None
+) -> Iterator[Path]:
+    """A path at which a decoder can open the file or frame folder, while the context lasts.
+
+    What is local is used in place. Anything else is copied under `cache` (default: the system's
+    temporary folder) and removed afterwards, so that no more is on disk than is being read.
+    Raises StorageError if it does not exist or cannot be copied whole.
+    """
+    system, path = filesystem(uri, s3_endpoint)
+    if isinstance(system, pafs.LocalFileSystem):
+        if not os.path.exists(path):
+            raise StorageError(f"{uri}: no such file or folder")
+        yield Path(path)
+        return
+    if cache is not None:
+        Path(cache).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="cssta-", dir=cache) as folder:
+        copy = Path(folder) / PurePosixPath(path).name
+        with _named(uri, "check the address, the credentials and the free disk space"):
+            info = system.get_file_info(path)
+            if info.type == pafs.FileType.NotFound:
+                raise StorageError(f"{uri}: no such file or folder")
+            if info.type == pafs.FileType.Directory:
+                copy.mkdir()
+            pafs.copy_files(path, str(copy), source_filesystem=system)
+        if info.is_file and copy.stat().st_size != info.size:
+            raise StorageError(f"{uri}: arrived with {copy.stat().st_size} of {info.size} bytes")
+        yield copy
+
+
+def publish(local: str | Path, uri: str, s3_endpoint: str | None = None) -> None:
+    """Put a local file at a URI so that it is seen there whole or not at all.
+
+    It is written under a temporary, hidden name beside the target, its size compared, and moved. An
+    existing file is replaced; the local one stays. Raises StorageError.
+    """
+    local = Path(local)
+    system, path = filesystem(uri, s3_endpoint)
+    target = PurePosixPath(path)
+    temporary = str(target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial"))
+    with _named(uri, "check that the folder or bucket exists and may be written to"):
+        if isinstance(system, pafs.LocalFileSystem):
+            system.create_dir(str(target.parent), recursive=True)
+        try:
+            pafs.copy_files(str(local), temporary, destination_filesystem=system)
+            written = system.get_file_info(temporary).size
+            if written != local.stat().st_size:
+                raise StorageError(f"{uri}: {written} of {local.stat().st_size} bytes written")
+            system.move(temporary, path)
+        except BaseException:
+            with suppress(OSError, ArrowException):
+                system.delete_file(temporary)
+            raise
+
+
+def exists(uri: str, s3_endpoint: str | None = None) -> bool:
+    """Whether there is a file or folder at a URI."""
+    system, path = filesystem(uri, s3_endpoint)
+    with _named(uri, "check the address and the credentials"):
+        return system.get_file_info(path).type != pafs.FileType.NotFound
+
+
+def join(uri: str, *names: str) -> str:
+    """A URI with further path parts."""
+    return "/".join([uri.rstrip("/"), *names])
+
+
+def stem(uri: str) -> str:
+    """The last part of a URI without its suffix: what outputs and masks of a video are named by."""
+    return PurePosixPath(uri.rstrip("/")).stem
+
+
+def _list(uri: str, s3_endpoint: str | None, recursive: bool = True) -> list[pafs.FileInfo]:
+    """The files at or under a URI, without hidden ones."""
+    system, root = filesystem(uri, s3_endpoint)
+    with _named(uri, "check the address and the credentials"):
+        info = system.get_file_info(root)
+        if info.type == pafs.FileType.NotFound:
+            raise StorageError(
+                f"{uri}: does not exist; give an existing folder or s3://bucket/folder"
+            )
+        if info.is_file:
+            return [info]
+        infos = system.get_file_info(pafs.FileSelector(root, recursive=recursive))
+    return [
+        info
+        for info in infos
+        if info.is_file
+        and not any(part.startswith(".") for part in PurePosixPath(info.path[len(root) :]).parts)
+    ]
+
+
+def _is_picture(info: pafs.FileInfo) -> bool:
+    return bool(info.extension) and f".{info.extension.lower()}" in PICTURE_SUFFIXES
+
+
+def _picture_folders(uri: str, infos: list[pafs.FileInfo]) -> list[VideoFile]:
+    sizes: dict[str, int] = {}
+    for info in filter(_is_picture, infos):
+        folder = str(PurePosixPath(info.path).parent)
+        sizes[folder] = sizes.get(folder, 0) + info.size
+    return [VideoFile(_uri_like(uri, folder), size) for folder, size in sizes.items()]
+
+
+def _uri_like(uri: str, path: str) -> str:
+    return f"s3://{path}" if uri.startswith("s3://") else path
+
+
+@contextmanager
+def _named(uri: str, remedy: str) -> Iterator[None]:
+    """Errors of pyarrow, which often do not name the URI, as StorageError."""
+    try:
+        yield
+    except (OSError, ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise StorageError(f"{uri}: {reason[:400]}; {remedy}") from error

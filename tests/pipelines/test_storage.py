@@ -1,0 +1,153 @@
+"""Buckets are listed, read and written alike, be they folders or S3 (an imitation: moto)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import fs as pafs
+
+from pipelines import storage
+from pipelines.storage import EmptyBucketError, StorageError
+
+
+@pytest.fixture(params=["local", "s3"])
+def bucket(request, tmp_path: Path) -> tuple[str, str | None]:
+    """(URI, endpoint) of an empty place."""
+    if request.param == "local":
+        (tmp_path / "bucket").mkdir()
+        return str(tmp_path / "bucket"), None
+    return request.getfixturevalue("s3_bucket"), request.getfixturevalue("s3_server")
+
+
+def put(tmp_path: Path, bucket: tuple[str, str | None], name: str, content: bytes = b"x") -> str:
+    local = tmp_path / "outgoing"
+    local.write_bytes(content)
+    uri = storage.join(bucket[0], name)
+    storage.publish(local, uri, bucket[1])
+    return uri
+
+
+def test_videos_are_listed_sorted_and_nothing_else(tmp_path: Path, bucket):
+    names = [
+        "b.mp4",
+        "a/film 1 #2.MOV",
+        "ü.webm",
+        "notes.txt",
+        "a/.hidden.mp4",
+        ".tmp/c.mp4",
+        "x.jpg",
+    ]
+    for name in names:
+        put(tmp_path, bucket, name, name.encode())
+    videos = storage.list_videos(*bucket)
+    assert [video.uri for video in videos] == [
+        storage.join(bucket[0], name) for name in ("a/film 1 #2.MOV", "b.mp4", "ü.webm")
+    ]
+    assert [video.size for video in videos] == [len("a/film 1 #2.MOV"), 5, len("ü.webm".encode())]
+    assert storage.list_videos(storage.join(bucket[0], "b.mp4"), bucket[1]) == [videos[1]]
+
+
+def test_folders_of_frames_are_videos_where_there_are_no_files(tmp_path: Path, bucket):
+    for name in ("bear/00000.jpg", "bear/00001.jpg", "dog/0.png", "ImageSets/val.txt"):
+        put(tmp_path, bucket, name, b"abc")
+    videos = storage.list_videos(*bucket)
+    assert [(storage.stem(video.uri), video.size) for video in videos] == [("bear", 6), ("dog", 3)]
+    assert storage.list_picture_folders(*bucket) == [video.uri for video in videos]
+    assert [storage.stem(uri) for uri in storage.list_pictures(videos[0].uri, bucket[1])] == [
+        "00000",
+        "00001",
+    ]
+    with storage.local_copy(videos[0].uri, s3_endpoint=bucket[1]) as folder:
+        assert folder.name == "bear"
+        assert sorted(picture.name for picture in folder.iterdir()) == ["00000.jpg", "00001.jpg"]
+
+
+def test_an_empty_bucket_is_named(tmp_path: Path, bucket):
+    put(tmp_path, bucket, "readme.txt")
+    with pytest.raises(EmptyBucketError, match=r"bucket: holds no videos \(1 other.*mp4"):
+        storage.list_videos(*bucket)
+    with pytest.raises(EmptyBucketError, match="pictures"):
+        storage.list_picture_folders(*bucket)
+
+
+def test_a_place_that_does_not_exist_is_named(bucket):
+    missing = storage.join(bucket[0], "missing")
+    assert not storage.exists(missing, bucket[1])
+    with pytest.raises(StorageError, match="missing: does not exist"):
+        storage.list_videos(missing, bucket[1])
+    with (
+        pytest.raises(StorageError, match="missing: no such file"),
+        storage.local_copy(missing, s3_endpoint=bucket[1]),
+    ):
+        pass
+
+
+def test_what_is_published_can_be_copied_back_and_leaves_nothing(tmp_path: Path, bucket):
+    content = bytes(range(256)) * 50_000  # (12.8 MB: more than one part on S3)
+    uri = put(tmp_path, bucket, "deep/er/film.mp4", b"older")
+    uri = put(tmp_path, bucket, "deep/er/film.mp4", content)
+    assert storage.exists(uri, bucket[1])
+    cache = tmp_path / "cache"
+    with storage.local_copy(uri, cache, bucket[1]) as path:
+        assert path.read_bytes() == content
+        assert (cache in path.parents) == (bucket[1] is not None)
+    assert path.exists() == (bucket[1] is None)
+    system, root = storage.filesystem(*bucket)
+    files = system.get_file_info(pafs.FileSelector(root, recursive=True))
+    assert [file.base_name for file in files if file.is_file] == ["film.mp4"]
+
+
+def test_a_failed_publication_leaves_the_older_file(tmp_path: Path, bucket, monkeypatch):
+    put(tmp_path, bucket, "film.mp4", b"older")
+
+    def half(source, destination, *, destination_filesystem):
+        with destination_filesystem.open_output_stream(destination) as stream:
+            stream.write(b"ne")
+
+    monkeypatch.setattr(pafs, "copy_files", half)
+    with pytest.raises(StorageError, match="2 of 5 bytes"):
+        put(tmp_path, bucket, "film.mp4", b"newer")
+
+    def broken(*args, **kwargs):
+        half(*args, **kwargs)
+        raise pyarrow.ArrowIOError("connection reset")
+
+    monkeypatch.setattr(pafs, "copy_files", broken)
+    with pytest.raises(StorageError, match=r"film.mp4: connection reset; check"):
+        put(tmp_path, bucket, "film.mp4", b"newer")
+    system, root = storage.filesystem(*bucket)
+    (file,) = system.get_file_info(pafs.FileSelector(root))
+    assert system.open_input_stream(file.path).read() == b"older"
+
+
+def test_publishing_into_a_missing_bucket_is_named(tmp_path: Path, s3_bucket, s3_server):
+    (tmp_path / "film.mp4").write_bytes(b"x")
+    with pytest.raises(StorageError, match=r"s3://absent/film\.mp4"):
+        storage.publish(tmp_path / "film.mp4", "s3://absent/film.mp4", s3_server)
+
+
+def test_endpoint_from_the_environment(tmp_path: Path, s3_bucket, s3_server, monkeypatch):
+    put(tmp_path, (s3_bucket, s3_server), "film.mp4")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    assert [video.uri for video in storage.list_videos(s3_bucket)] == ["s3://bucket/film.mp4"]
+
+
+def test_nobody_answering_is_told_soon(s3_bucket):
+    with pytest.raises(StorageError, match="s3://bucket"):
+        storage.list_videos(s3_bucket, "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/films", "s3://", "https://example.org/films"])
+def test_unsupported_locations_are_named(uri: str):
+    with pytest.raises(StorageError, match=uri):
+        storage.filesystem(uri)
+
+
+def test_file_uris_and_relative_paths_are_local(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a film.mp4").write_bytes(b"x")
+    (relative,) = storage.list_videos(".")
+    (by_uri,) = storage.list_videos(f"file://{tmp_path}/a%20film.mp4")
+    assert relative == by_uri == storage.VideoFile(str(tmp_path / "a film.mp4"), 1)

@@ -176,6 +176,16 @@ def publish(local: str | Path, uri: str, s3_endpoint: str | None = None) -> None
             raise
 
 
+def read_bytes(uri: str, s3_endpoint: str | None = None) -> bytes:
+    """A small file's content. Raises StorageError."""
+    system, path = filesystem(uri, s3_endpoint)
+    with (
+        _named(uri, "check the address and the credentials"),
+        system.open_input_file(path) as stream,
+    ):
+        return stream.read()
+
+
 def exists(uri: str, s3_endpoint: str | None = None) -> bool:
     """Whether there is a file or folder at a URI."""
     system, path = filesystem(uri, s3_endpoint)
@@ -186,6 +196,11 @@ def exists(uri: str, s3_endpoint: str | None = None) -> bool:
 def join(uri: str, *names: str) -> str:
     """A URI with further path parts."""
     return "/".join([uri.rstrip("/"), *names])
+
+
+def name(uri: str) -> str:
+    """The last part of a URI."""
+    return PurePosixPath(uri.rstrip("/")).name
 
 
 def stem(uri: str) -> str:

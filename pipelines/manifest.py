@@ -1,0 +1,171 @@
+"""Which videos of a bucket can be used: every one is opened before anything depends on it.
+
+Files come from anywhere, and a damaged one can crash or hang a native decoder. So they are probed
+in Ray tasks, whose processes may die, under a timer; a bad file is rejected by name, never fatal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+
+from cssta.video import VideoError, probe, read_frames
+from pipelines import storage
+from pipelines.storage import EmptyBucketError, StorageError, VideoFile
+
+logger = logging.getLogger(__name__)
+
+FILES_PER_TASK = 8
+SECONDS_PER_FILE = 60.0
+MEMORY_PER_TASK = 700 * 1024**2  # a decoder reads ahead that far in one 540p file
+
+
+@dataclass(frozen=True)
+class VideoRow:
+    """A usable video."""
+
+    uri: str
+    frames: int
+    height: int
+    width: int
+    fps: Fraction
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A video left out; `reason` is a short slug such as "unreadable", `message` names the file."""
+
+    uri: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The videos of a bucket, in the order of their names."""
+
+    videos: tuple[VideoRow, ...]
+    rejected: tuple[Rejected, ...] = ()
+
+    def describe(self) -> str:
+        """One line for people: how many there are, and which were rejected why."""
+        frames = sum(video.frames for video in self.videos)
+        line = f"{len(self.videos)} videos, {frames} frames"
+        if self.rejected:
+            names = ", ".join(f"{storage.name(bad.uri)} ({bad.reason})" for bad in self.rejected)
+            line += f"; {len(self.rejected)} rejected: {names}"
+        return line
+
+
+def build_manifest(
+    uris: Sequence[str | VideoFile],
+    s3_endpoint: str | None = None,
+    *,
+    seconds_per_file: float = SECONDS_PER_FILE,
+) -> Manifest:
+    """Probe videos on the cluster: header, first and last frame.
+
+    Raises EmptyBucketError, naming the files, if none can be used.
+    """
+    import ray
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+
+    names = [uri.uri if isinstance(uri, VideoFile) else uri for uri in uris]
+    task = ray.remote(_probe_group).options(memory=MEMORY_PER_TASK)
+    groups = [names[i : i + FILES_PER_TASK] for i in range(0, len(names), FILES_PER_TASK)]
+    results: list[VideoRow | Rejected] = []
+
+    def run(groups: list[list[str]], retries: int) -> list[str]:
+        """Collect what the groups give; return the files of those whose process died."""
+        lost = []
+        pending = [
+            task.options(max_retries=retries).remote(group, s3_endpoint, seconds_per_file)
+            for group in groups
+        ]
+        for group, result in zip(groups, pending, strict=True):
+            try:
+                results.extend(ray.get(result))
+            except (WorkerCrashedError, OutOfMemoryError, NodeDiedError):
+                lost.extend(group)
+        return lost
+
+    # One file's crash takes its group along; alone, and twice, it can only blame itself.
+    for uri in run([[uri] for uri in run(groups, retries=0)], retries=1):
+        message = f"{uri}: the decoder crashed or took over {seconds_per_file:g} s; re-encode it"
+        results.append(Rejected(uri, "crashed", message))
+    return _manifest(results)
+
+
+def probe_video(uri: str, s3_endpoint: str | None = None) -> VideoRow | Rejected:
+    """Open one video and decode its first and last frame, in this process and without a timer."""
+    try:
+        with storage.local_copy(uri, s3_endpoint=s3_endpoint) as path:
+            info = probe(path)
+            read_frames(path, sorted({0, info.frames - 1}))
+    except VideoError as error:
+        # (the path is that of a temporary copy where the URI is remote)
+        return Rejected(uri, error.reason, str(error).replace(str(error.path), uri))
+    except StorageError as error:
+        return Rejected(uri, "storage", str(error))
+    except Exception as error:  # whatever else a decoder raises: the file's fault, not the job's
+        return Rejected(uri, "unreadable", f"{uri}: {type(error).__name__}: {error}")
+    return VideoRow(uri, info.frames, info.height, info.width, info.fps)
+
+
+def split(manifest: Manifest, fraction: float, seed: int) -> tuple[Manifest, Manifest]:
+    """Training and validation videos: whole videos, drawn by seed and file name.
+
+    At least one is held out if there are two or more and `fraction` > 0. A video keeps its side on
+    another machine or under another folder; same-named videos are mostly drawn together.
+    """
+    count = round(fraction * len(manifest.videos))
+    if fraction > 0 and len(manifest.videos) > 1:
+        count = min(max(count, 1), len(manifest.videos) - 1)
+
+    def draw(video: VideoRow) -> bytes:
+        return hashlib.sha256(f"{seed}:{storage.name(video.uri)}".encode()).digest()
+
+    held_out = set(sorted(manifest.videos, key=lambda video: (draw(video), video.uri))[:count])
+    train = tuple(video for video in manifest.videos if video not in held_out)
+    validation = tuple(video for video in manifest.videos if video in held_out)
+    return Manifest(train), Manifest(validation)
+
+
+def _probe_group(
+    uris: list[str], s3_endpoint: str | None, seconds_per_file: float
+) -> list[VideoRow | Rejected]:
+    results = []
+    for uri in uris:
+        with _end_process_after(seconds_per_file):
+            results.append(probe_video(uri, s3_endpoint))
+    return results
+
+
+@contextmanager
+def _end_process_after(seconds: float) -> Iterator[None]:
+    """End this process if the body takes longer: native code can be stopped in no other way."""
+    timer = threading.Timer(seconds, os._exit, args=(1,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _manifest(results: list[VideoRow | Rejected]) -> Manifest:
+    ordered = sorted(results, key=lambda result: result.uri)
+    videos = tuple(result for result in ordered if isinstance(result, VideoRow))
+    rejected = tuple(result for result in ordered if isinstance(result, Rejected))
+    for bad in rejected:
+        logger.warning("rejected (%s): %s", bad.reason, bad.message)
+    if not videos:
+        messages = "; ".join(bad.message for bad in rejected[:5]) or "no files were given"
+        raise EmptyBucketError(f"none of {len(rejected)} videos can be used: {messages}")
+    return Manifest(videos, rejected)

@@ -1,0 +1,192 @@
+"""Video files as PyAV sees them: opening, looking through the packets, decoding in order."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from cssta.video.errors import VideoError
+
+DEFAULT_FPS = Fraction(24)
+
+# SWS_BILINEAR | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT. Without the last two, 4:2:0 video comes
+# out a whole grey level too dark on average, and would lose another each time it is written.
+UNBIASED = 2 | 0x40000 | 0x2000
+
+# Codecs in which one packet is one shown frame, whatever the container.
+ONE_FRAME_PER_PACKET = {"h264", "hevc", "av1", "libdav1d", "vp9", "mpeg4", "mjpeg", "ffv1", "png"}
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the packets of a file say, without decoding more than one frame.
+
+    Attributes:
+        frames: number of frames that decode.
+        declared: number that the container claims; 0 where it claims none.
+        sound: claims and packets agree, so that random access is safe.
+        pts: presentation time of every frame in order, in the stream's time base.
+        height, width: pixels, after the rotation that the container asks for.
+    """
+
+    frames: int
+    declared: int
+    sound: bool
+    pts: tuple[int, ...]
+    height: int
+    width: int
+    fps: Fraction
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a file and its video stream; raises VideoError where there is none."""
+    if not path.exists():
+        raise VideoError(path, "missing", "no such file or folder", "Check the path")
+    if path.stat().st_size == 0:
+        raise VideoError(path, "empty", "the file holds zero bytes", "Copy or record it again")
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        raise _unopened(path, error) from error
+    with container:
+        streams = [s for s in container.streams.video if not _is_cover_picture(s)]
+        if not streams:
+            raise VideoError(
+                path,
+                "no-video",
+                "it holds no video stream (sound only?)",
+                "Give a file with pictures",
+            )
+        yield container, streams[0]
+
+
+def _unopened(path: Path, error: Exception) -> VideoError:
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp":  # MP4 or MOV whose index, at the end, was never written or copied
+        return VideoError(
+            path, "truncated", "an MP4 without its index: the end is missing", "Copy it again whole"
+        )
+    return VideoError(
+        path,
+        "unreadable",
+        f"not a video that can be opened ({type(error).__name__})",
+        "Give a video file, or convert it with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4",
+    )
+
+
+def _is_cover_picture(stream: av.VideoStream) -> bool:
+    return "attached_pic" in str(getattr(stream, "disposition", ""))
+
+
+def rotated(pixels: np.ndarray, degrees: float) -> np.ndarray:
+    """Turn (H, W, ...) counter-clockwise by the container's display rotation (multiples of 90)."""
+    turns = round(degrees / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def to_rgb(frame: av.VideoFrame) -> np.ndarray:
+    """One decoded frame as uint8 (H, W, 3) RGB, upright."""
+    pixels = frame.reformat(format="rgb24", interpolation=UNBIASED).to_ndarray()
+    return rotated(pixels, getattr(frame, "rotation", 0))
+
+
+def decode_frames(path: Path, start: int | None = None) -> Iterator[av.VideoFrame]:
+    """Frames in order of presentation, from the last key frame at or before pts `start`.
+
+    A broken last packet ends the video there, as in any truncated file. A broken packet before
+    that raises VideoError ("corrupt"): going on would shift every later frame against its mask.
+    """
+    with open_video(path) as (container, stream):
+        if start is not None:
+            container.seek(start, stream=stream)
+        done = 0
+        try:
+            for packet, is_last in _packets(container, stream):
+                if is_last and packet.is_corrupt:
+                    continue
+                try:
+                    frames = packet.decode()
+                except av.InvalidDataError:
+                    if not is_last:
+                        raise
+                    continue
+                yield from frames
+                done += len(frames)
+        except av.FFmpegError as error:
+            raise VideoError(
+                path,
+                "corrupt",
+                f"the data is damaged after frame {done}",
+                "Copy it again, or repair it with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4",
+            ) from error
+
+
+def _packets(container, stream) -> Iterator[tuple[av.Packet, bool]]:
+    """Packets, and whether each is the last that carries data; the empty flush packet follows."""
+    held = None
+    for packet in container.demux(stream):
+        if held is not None:
+            yield held, packet.size == 0
+        held = packet
+    if held is not None:
+        yield held, False
+
+
+def scan(path: Path) -> Scan:
+    """Look through all packets; remembered until the file changes. Raises VideoError."""
+    if not path.is_file():
+        with open_video(path):  # says what is wrong with it
+            pass
+    status = path.stat()
+    return _scan(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _scan(path: Path, _modified: int, _size: int) -> Scan:
+    with open_video(path) as (container, stream):
+        declared = stream.frames
+        fps = stream.average_rate or stream.guessed_rate or DEFAULT_FPS
+        codec = stream.codec_context.name
+        transport = "mpegts" in container.format.name
+        packets = []
+        try:
+            packets = [
+                (p.pts, p.is_keyframe, p.is_corrupt or p.is_discard)
+                for p in container.demux(stream)
+                if p.size
+            ]
+        except av.FFmpegError:
+            packets.append((None, False, True))
+    times = [pts for pts, _, _ in packets]
+    whole = bool(packets) and packets[0][1] and not any(damaged for _, _, damaged in packets)
+    whole = whole and None not in times and len(set(times)) == len(times)
+    counted = declared == len(packets) or (
+        declared == 0 and codec in ONE_FRAME_PER_PACKET and not transport
+    )
+    sound = whole and counted
+    first, frames = None, 0
+    for frame in decode_frames(path):
+        first = first or to_rgb(frame).shape
+        frames += 1
+        if sound:
+            frames = len(packets)
+            break
+    if first is None:
+        short = declared > len(packets)
+        raise VideoError(
+            path,
+            "truncated" if short else "no-frames",
+            "no frame can be decoded" + (f" of the {declared} it should hold" if short else ""),
+            "Copy it again whole, or re-encode the original",
+        )
+    times = tuple(sorted(times)) if sound else ()
+    return Scan(frames, declared, sound, times, first[0], first[1], Fraction(fps))

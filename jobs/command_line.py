@@ -1,4 +1,4 @@
-"""What every job's command line shares: `--config`, `--set`, one-line errors, the cluster connection."""
+"""What the jobs' command lines share: `--config`, `--set`, one-line errors, the cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.config import JobConfig  # noqa: E402
 def job_parser(description: str) -> argparse.ArgumentParser:
     """Parser with the options that all jobs have."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--config", required=True, metavar="FILE.yaml", help="the job's configuration")
+    parser.add_argument("--config", required=True, metavar="FILE", help="the job's configuration")
     parser.add_argument(
         "--set",
         action="append",
@@ -54,7 +54,7 @@ def run_job(
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start a local one."""
+    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or start a local one."""
     # Without an explicit mode a local start writes an access token into the home folder.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray

@@ -207,7 +207,7 @@ def _spent(study: optuna.Study) -> int:
 def _requeue_lost(study: optuna.Study) -> None:
     """Trials still RUNNING belong to a driver that is gone: fail them, queue their parameters."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        log.warning("trial %d was lost with its driver: its parameters are queued again", trial.number)
+        log.warning("trial %d was lost with its driver: it is queued again", trial.number)
         study.tell(trial.number, state=TrialState.FAIL)
         if trial.params:
             study.enqueue_trial(trial.params, skip_if_exists=False)

@@ -1,4 +1,4 @@
-"""The search finds a planted optimum, survives its driver's death, and never hides a failed trial."""
+"""The search finds a planted optimum, survives its driver's death, and hides no failed trial."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def test_trials_run_beside_each_other(ray_cluster, tmp_path: Path):
     assert len(spans) == 4
     overlaps = sum(a[1] > b[0] for i, a in enumerate(spans) for b in spans[i + 1 :])
     assert overlaps >= 1
-    assert all(
-        sum(other[0] <= edge < other[1] for other in spans) <= 2 for edge, _ in spans
-    ), "more trials at once than tune.parallel"
+    assert all(sum(other[0] <= edge < other[1] for other in spans) <= 2 for edge, _ in spans), (
+        "more trials at once than tune.parallel"
+    )
 
 
 def test_failed_trials_are_counted_and_named(ray_cluster, tmp_path: Path):
@@ -118,7 +118,7 @@ def test_a_search_without_any_success_says_why(ray_cluster, tmp_path: Path):
 def test_unknown_study_names_the_known_ones(ray_cluster, tmp_path: Path):
     cfg = make_config(tmp_path, trials=1)
     search(cfg, lambda params, cfg: 1.0)
-    with pytest.raises(TuneError, match="'other'.*known: planted"):
+    with pytest.raises(TuneError, match=r"'other'.*known: planted"):
         best_params(study_storage(cfg), "other")
 
 

@@ -26,7 +26,7 @@ from pipelines.config import JobConfig
 log = logging.getLogger(__name__)
 
 Objective = Callable[[dict[str, float], JobConfig], float]
-"""Score of one set of loss weights, higher is better; runs in a Ray task."""
+"""Score of one set of loss weights, higher is better; runs in a Ray task (see pipelines.trial)."""
 
 
 class TuneError(ValueError):
@@ -157,21 +157,27 @@ def _run_trials(
     """Keep `parallel` Ray tasks going; yield a row as each trial ends."""
     gpus = _gpus_per_trial(cfg)
     # A worker that dies (out of memory, a lost node) is worth one more try; an exception is not.
-    task = ray.remote(num_cpus=cfg.cluster.cpus_per_worker, num_gpus=gpus, max_retries=1)(objective)
-    # Stored once: the same configuration goes to every trial.
-    shared_cfg = ray.put(cfg)
+    options = {"num_cpus": cfg.cluster.cpus_per_worker, "num_gpus": gpus, "max_retries": 1}
+    task = ray.remote(_score).options(**options)
+    # Stored once: every trial gets the same.
+    shared_objective, shared_cfg = ray.put(objective), ray.put(cfg)
     remaining = cfg.tune.trials - _spent(study)
     running: dict[ray.ObjectRef, tuple[Trial, float]] = {}
     while remaining > 0 or running:
         while remaining > 0 and len(running) < cfg.tune.parallel:
             trial = study.ask()
             params = {key: _suggest(trial, key, *pair) for key, pair in ranges.items()}
-            running[task.remote(params, shared_cfg)] = (trial, time.monotonic())
+            ref = task.remote(shared_objective, params, shared_cfg)
+            running[ref] = (trial, time.monotonic())
             remaining -= 1
         done, _ = ray.wait(list(running), num_returns=1, timeout=poll_seconds)
         for ref in done:
             trial, started = running.pop(ref)
             yield _tell(study, trial, ref, time.monotonic() - started)
+
+
+def _score(objective: Objective, params: dict[str, float], cfg: JobConfig) -> float:
+    return objective(params, cfg)
 
 
 def _tell(study: optuna.Study, trial: Trial, ref: ray.ObjectRef, seconds: float) -> TrialRow:

@@ -1,0 +1,197 @@
+"""What one tuning trial is: a short training of the inpainter with the trial's loss weights.
+
+All trials of a search start from the same weights, see the same clips in the same order and are
+scored on the same held-out clips, so that only the loss weights make a difference. The score is
+hole PSNR, which does not depend on them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import ray
+import safetensors.torch
+import torch
+
+from cssta.checkpoint import load_model, pick_device
+from cssta.config import ModelConfig
+from cssta.im2im import Im2Im
+from cssta.inpainting import InpaintingNetwork
+from cssta.losses import LossWeights
+from cssta.metrics import psnr
+from cssta.training import Im2ImStage, InpainterStage, Settings, Stage
+from cssta.video import VideoError
+from pipelines.clip_loading import load_clip
+from pipelines.clip_plan import ClipRow, object_sequences, plan_clips
+from pipelines.config import DataConfig, JobConfig, StageConfig
+from pipelines.manifest import Manifest, build_manifest, split
+from pipelines.storage import StorageError, list_videos
+
+log = logging.getLogger(__name__)
+
+SCORED_CLIPS = 8
+"""Held-out clips that a trial is scored on."""
+
+
+class TrialError(ValueError):
+    """Trials cannot be run on this data; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class TrialStart:
+    """What all trials share; weights are safetensors bytes."""
+
+    config: ModelConfig
+    im2im: bytes
+    inpainter: bytes
+    training: tuple[ClipRow, ...]
+    scored: tuple[ClipRow, ...]
+
+
+def trial_objective(cfg: JobConfig) -> partial[float]:
+    """The objective for `pipelines.tune.search`: prepares once what all trials share.
+
+    Needs a connected Ray. Raises EmptyBucketError without usable videos, TrialError if the
+    start cannot be prepared.
+    """
+    endpoint = cfg.data.s3_endpoint
+    manifest = build_manifest(list_videos(cfg.data.videos, endpoint), endpoint)
+    options = {"num_cpus": cfg.cluster.cpus_per_worker, "num_gpus": 1 if _wants_gpu(cfg) else 0}
+    start = ray.remote(prepare_trials).options(**options).remote(cfg, manifest)
+    try:
+        ray.get(start)
+    except ray.exceptions.RayTaskError as error:
+        raise TrialError(f"trials cannot be prepared: {error.cause or error}") from error
+    return partial(trial_score, start)
+
+
+def prepare_trials(cfg: JobConfig, manifest: Manifest) -> TrialStart:
+    """Plan the clips, and take or train the IM2IM that teaches and the inpainter to start from."""
+    training, held_out = split(manifest, cfg.data.validation_fraction, cfg.seed)
+    objects = object_sequences(cfg.data)
+    clips = cfg.tune.steps * max(cfg.stages.im2im.batch_size, cfg.stages.inpainter.batch_size)
+    rows = tuple(plan_clips(training, cfg.data, cfg.seed, 0, clips=clips, objects=objects))
+    # (a bucket of one video has none to hold out: other clips of it have to do)
+    scored = plan_clips(
+        held_out if held_out.videos else training,
+        cfg.data.model_copy(update={"flip": False}),
+        cfg.seed + 1,
+        0,
+        clips=SCORED_CLIPS,
+        objects=objects,
+    )
+    torch.manual_seed(cfg.seed)
+    if cfg.model.init is not None:
+        model = load_model(None if cfg.model.init == "default" else cfg.model.init)
+        config, im2im, inpainter = model.config, model.im2im, model.inpainter
+    else:
+        config, im2im, inpainter = ModelConfig.preset(cfg.model.size), None, None
+    if im2im is None:
+        im2im = _train_teacher(cfg, config, rows)
+    if inpainter is None:
+        inpainter = InpaintingNetwork(config)
+        inpainter.start_from(im2im)
+    return TrialStart(config, _pack(im2im), _pack(inpainter), rows, tuple(scored))
+
+
+def trial_score(
+    start: TrialStart | ray.ObjectRef, params: dict[str, float], cfg: JobConfig
+) -> float:
+    """Mean hole PSNR (dB) over the scored clips after `cfg.tune.steps` steps; higher is better.
+
+    `params` replace the configured loss weights of the same name. Raises DivergedError, or
+    TrialError if no clip could be read.
+    """
+    start = ray.get(start) if isinstance(start, ray.ObjectRef) else start
+    torch.manual_seed(cfg.seed)
+    stage = InpainterStage(
+        start.config,
+        _unpack(start.inpainter, InpaintingNetwork(start.config)),
+        _settings(cfg.stages.inpainter),
+        LossWeights(**(cfg.losses.model_dump() | params)),
+        pick_device(None if cfg.cluster.use_gpu else "cpu"),
+        teacher=_unpack(start.im2im, Im2Im(start.config)),
+    )
+    _train(stage, start.training, cfg.tune.steps, cfg.stages.inpainter.batch_size, cfg.data)
+    return hole_psnr(stage, start.scored, cfg.data)
+
+
+def hole_psnr(stage: Stage, rows: tuple[ClipRow, ...], data: DataConfig) -> float:
+    """Mean over all frames with a hole, in dB."""
+    scores = []
+    for batch in _batches(rows, 1, data, rounds=1):
+        result, truth = stage.complete(batch)
+        scores.append(psnr(result, truth, batch["masks"].reshape(truth.shape[:3])))
+    values = np.concatenate(scores) if scores else np.array([np.nan])
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _train_teacher(cfg: JobConfig, config: ModelConfig, rows: tuple[ClipRow, ...]) -> Im2Im:
+    stage = Im2ImStage(
+        config,
+        Im2Im(config),
+        _settings(cfg.stages.im2im),
+        LossWeights(**cfg.losses.model_dump()),
+        pick_device(None if cfg.cluster.use_gpu else "cpu"),
+    )
+    _train(stage, rows, cfg.tune.steps, cfg.stages.im2im.batch_size, cfg.data)
+    return stage.exported
+
+
+def _train(
+    stage: Stage, rows: tuple[ClipRow, ...], steps: int, batch_size: int, data: DataConfig
+) -> None:
+    batches = _batches(rows, batch_size, data, rounds=None)
+    for _ in range(steps):
+        stage.step(next(batches))
+
+
+def _batches(
+    rows: tuple[ClipRow, ...], size: int, data: DataConfig, rounds: int | None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of decoded clips, `rounds` times over the rows (None: without end).
+
+    A clip that cannot be read is left out; raises TrialError when a whole round gives nothing.
+    """
+    held: list[dict[str, np.ndarray]] = []
+    done = 0
+    while rounds is None or done < rounds:
+        read = 0
+        for row in rows:
+            try:
+                held.append(load_clip(row, data))
+            except (VideoError, StorageError) as error:
+                log.warning("left out: %s", error)
+                continue
+            read += 1
+            if len(held) == size:
+                yield {key: np.stack([clip[key] for clip in held]) for key in held[0]}
+                held = []
+        if not read:
+            raise TrialError(f"none of {len(rows)} clips could be read; see the warnings above")
+        done += 1
+
+
+def _settings(stage: StageConfig) -> Settings:
+    # No weight average: over a short run it would mostly remember the start.
+    return replace(Settings(), learning_rate=stage.learning_rate, ema=0.0)
+
+
+def _wants_gpu(cfg: JobConfig) -> bool:
+    return cfg.cluster.use_gpu is not False and ray.cluster_resources().get("GPU", 0) >= 1
+
+
+def _pack(network: torch.nn.Module) -> bytes:
+    tensors = {
+        key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
+    }
+    return safetensors.torch.save(tensors)
+
+
+def _unpack(content: bytes, network: torch.nn.Module) -> torch.nn.Module:
+    network.load_state_dict(safetensors.torch.load(content))
+    return network

@@ -1,0 +1,84 @@
+"""A trial trains for real, repeats exactly, and depends on nothing but its loss weights."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import JobConfig
+from pipelines.manifest import Manifest, VideoRow
+from pipelines.trial import TrialError, prepare_trials, trial_objective, trial_score
+from pipelines.tune import search
+
+
+def make_config(videos: Path, storage: Path, steps: int = 3, **sections) -> JobConfig:
+    stage = {"learning_rate": 2e-3}
+    return JobConfig.parse(
+        {
+            "data": {"videos": str(videos), "height": 32, "width": 32, "references": 2},
+            "model": {"size": "tiny"},
+            "stages": {"im2im": stage, "inpainter": stage},
+            "cluster": {"storage": str(storage), "use_gpu": False},
+            "tune": {"steps": steps, "trials": 2, "parallel": 2},
+            **sections,
+        }
+    )
+
+
+@pytest.fixture
+def manifest(video_folder: Path) -> Manifest:
+    from cssta.video import probe
+
+    infos = [probe(path) for path in sorted(video_folder.glob("*.mp4"))]
+    return Manifest(tuple(VideoRow(str(i.path), i.frames, i.height, i.width, i.fps) for i in infos))
+
+
+def test_scores_repeat_and_depend_on_the_weights(video_folder, manifest, tmp_path: Path):
+    cfg = make_config(video_folder, tmp_path)
+    start = prepare_trials(cfg, manifest)
+    paths = {row.uri for row in start.training}
+    assert not paths & {row.uri for row in start.scored}, "scored on what it was trained on"
+    score = trial_score(start, {"delta": 100.0}, cfg)
+    assert math.isfinite(score)
+    assert trial_score(start, {"delta": 100.0}, cfg) == score
+    assert trial_score(start, {"delta": 1.0}, cfg) != score
+
+
+def test_more_training_scores_higher(video_folder, manifest, tmp_path: Path):
+    scores = []
+    for steps in (1, 40):
+        cfg = make_config(video_folder, tmp_path, steps=steps)
+        scores.append(trial_score(prepare_trials(cfg, manifest), {}, cfg))
+    assert scores[1] > scores[0] + 1
+
+
+def test_starts_from_the_configured_model(video_folder, manifest, tiny_model, tmp_path: Path):
+    cfg = make_config(video_folder, tmp_path, model={"size": "base", "init": str(tiny_model)})
+    start = prepare_trials(cfg, manifest)
+    assert start.config.width == 12  # the folder's own size, not the configured one
+    assert math.isfinite(trial_score(start, {}, cfg))
+
+
+def test_clips_that_vanish_are_an_error_with_a_cause(video_folder, tmp_path: Path, manifest):
+    copy = tmp_path / "videos"
+    shutil.copytree(video_folder, copy)
+    cfg = make_config(copy, tmp_path)
+    rows = tuple(
+        VideoRow(str(copy / Path(v.uri).name), v.frames, v.height, v.width, v.fps)
+        for v in manifest.videos
+    )
+    start = prepare_trials(cfg, Manifest(rows))
+    shutil.rmtree(copy)
+    with pytest.raises(TrialError, match="none of"):
+        trial_score(start, {}, cfg)
+
+
+@pytest.mark.cluster
+def test_a_search_over_real_trials(ray_cluster, video_folder, tmp_path: Path):
+    cfg = make_config(video_folder, tmp_path)
+    summary = search(cfg, trial_objective(cfg))
+    assert summary.finished == 2, [row.message for row in summary.rows]
+    assert set(summary.best_params) == {"lambda_r", "lambda_f", "lambda_g", "delta"}

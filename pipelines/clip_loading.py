@@ -95,9 +95,8 @@ def clip_masks(row: ClipRow, cfg: DataConfig) -> np.ndarray:
     shape = (len(row.indices), cfg.height, cfg.width)
     if row.objects is not None:
         source = _read_object_masks(rng, row.objects, len(row.indices), cfg.s3_endpoint)
-        masks = shuffled_object_masks(rng, source, *shape)
-        if masks.any():
-            return masks
+        if source.any():
+            return shuffled_object_masks(rng, source, *shape)
     return freeform_masks(rng, *shape, ratio=cfg.masks.ratio)
 
 

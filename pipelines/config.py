@@ -25,8 +25,6 @@ from pydantic import (
 
 from pipelines.config_file import ConfigError, apply_override, explain, read_yaml
 
-__all__ = ["ConfigError", "JobConfig"]
-
 
 def _absolute(location: str) -> str:
     """A URI as it is; a local path made absolute, because workers run in other directories."""

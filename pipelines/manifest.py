@@ -77,16 +77,16 @@ def build_manifest(
     from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
     names = [uri.uri if isinstance(uri, VideoFile) else uri for uri in uris]
-    task = ray.remote(_probe_group).options(memory=MEMORY_PER_TASK)
+    task = ray.remote(_probe_group)
     groups = [names[i : i + FILES_PER_TASK] for i in range(0, len(names), FILES_PER_TASK)]
     results: list[VideoRow | Rejected] = []
 
     def run(groups: list[list[str]], retries: int) -> list[str]:
         """Collect what the groups give; return the files of those whose process died."""
         lost = []
+        options = {"max_retries": retries, "memory": MEMORY_PER_TASK}
         pending = [
-            task.options(max_retries=retries).remote(group, s3_endpoint, seconds_per_file)
-            for group in groups
+            task.options(**options).remote(group, s3_endpoint, seconds_per_file) for group in groups
         ]
         for group, result in zip(groups, pending, strict=True):
             try:

@@ -1,0 +1,153 @@
+"""Decoded clips are the frames that were planned, scaled, cropped and flipped as planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cssta.video import VideoError, write_video
+from pipelines import storage
+from pipelines.clip_loading import clip_masks, cover_and_crop, load_clip, load_clips
+from pipelines.clip_plan import ClipRow
+from pipelines.config import DataConfig, MasksConfig
+
+CFG = DataConfig(videos="/v", height=48, width=48, references=3)
+
+
+def row(uri: Path | str, indices=(0, 2, 4, 6), **values) -> ClipRow:
+    defaults = dict(
+        number=0, flip=False, crop_y=0.0, crop_x=0.0, mask_seed=7, objects=None
+    )  # fmt: skip
+    return ClipRow(uri=str(uri), indices=tuple(indices), **(defaults | values))
+
+
+def test_the_planned_frames_in_their_order(video_folder: Path):
+    clip = load_clip(row(video_folder / "b.mp4", (9, 1, 9, 5)), CFG)
+    assert clip["frames"].shape == (4, 48, 48, 3) and clip["frames"].dtype == np.uint8
+    assert clip["masks"].shape == (4, 48, 48) and clip["masks"].dtype == np.bool_
+    assert np.abs(clip["frames"][..., 2].mean((1, 2)) - [76, 44, 76, 60]).max() < 6
+
+
+def test_crop_and_flip(video_folder: Path):
+    path = video_folder / "a.mp4"
+    left = load_clip(row(path), CFG)["frames"]
+    right = load_clip(row(path, crop_x=1.0), CFG)["frames"]
+    flipped = load_clip(row(path, crop_x=1.0, flip=True), CFG)["frames"]
+    assert right[..., 0].mean() - left[..., 0].mean() == pytest.approx(255 * 16 / 64, abs=4)
+    np.testing.assert_array_equal(flipped, right[:, :, ::-1])
+
+
+@pytest.mark.parametrize("size", [(48, 64), (40, 90), (100, 30), (48, 48), (7, 5), (47, 481)])
+def test_frames_just_cover_the_crop_without_distortion(size: tuple[int, int]):
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)
+    frame = np.stack([255 * y / size[0], 255 * x / size[1], 0 * x], -1).round().astype(np.uint8)
+    corners = [cover_and_crop(frame[None], 48, 48, at, at)[0] for at in (0.0, 0.5, 1.0)]
+    assert {corner.shape for corner in corners} == {(48, 48, 3)}
+    scale = max(48 / size[0], 48 / size[1])
+    for channel, side in enumerate(size):
+        # one side is shown whole, the other to the same scale
+        shown = 255 * 48 / (side * scale)
+        first, centre, last = (corner[..., channel].astype(float) for corner in corners)
+        assert np.ptp(centre) == pytest.approx(shown, abs=255 / min(side, 48) + 3)
+        assert first.min() <= 255 / side + 2 and last.max() >= 255 - 255 / side - 3
+
+
+def test_masks_depend_on_the_mask_seed_alone():
+    first = clip_masks(row("/v/a.mp4"), CFG)
+    np.testing.assert_array_equal(first, clip_masks(row("/v/b.mp4", (1, 1, 1, 1), flip=True), CFG))
+    assert (first != clip_masks(row("/v/a.mp4", mask_seed=8), CFG)).any()
+    assert 0.02 < first.mean() < 0.4
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> Path:
+    """Two indexed-colour-like mask sequences: a walking square of a dark colour, and nothing."""
+    for name, value in (("square", 1), ("none", 0)):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            mask = np.zeros((24, 32, 3), np.uint8)
+            mask[8:16, 4 + 2 * number : 12 + 2 * number] = (0, 0, value)
+            cv2.imwrite(str(tmp_path / name / f"{number:05}.png"), mask)
+    return tmp_path
+
+
+def test_object_masks_are_laid_over(objects: Path):
+    masks = clip_masks(row("/v/a.mp4", objects=str(objects / "square")), CFG)
+    assert masks.shape == (4, 48, 48)
+    assert masks.any(axis=(1, 2)).all()
+    assert 0.05 < masks.mean() < 0.25  # a twelfth of its frame, dilated
+    assert (masks[0] != masks[1]).any()
+
+
+def test_an_object_out_of_sight_gives_way_to_free_form_masks(objects: Path):
+    assert clip_masks(row("/v/a.mp4", objects=str(objects / "none")), CFG).any()
+
+
+def test_object_masks_that_cannot_be_read_are_named(objects: Path):
+    (objects / "square" / "00000.png").write_text("no picture")
+    cfg = CFG.model_copy(update={"references": 5})
+    with pytest.raises(storage.StorageError, match=r"square/00000\.png: is no picture"):
+        clip_masks(row("/v/a.mp4", range(6), objects=str(objects / "square")), cfg)
+    with pytest.raises(storage.StorageError, match="absent"):
+        clip_masks(row("/v/a.mp4", objects=str(objects / "absent")), CFG)
+
+
+def test_one_open_serves_several_clips(video_folder: Path, monkeypatch):
+    from pipelines import clip_loading
+
+    rows = [row(video_folder / "c.mp4", (i, i + 1, i + 2, i + 3), mask_seed=i) for i in (0, 7, 2)]
+    alone = [load_clip(one, CFG) for one in rows]
+    opened = []
+    read = clip_loading.read_frames
+    monkeypatch.setattr(
+        clip_loading, "read_frames", lambda *args: opened.append(args) or read(*args)
+    )
+    failed = []
+    together = list(load_clips(rows, CFG, failed.append))
+    assert len(opened) == 1 and not failed
+    assert [one for one, _ in together] == rows
+    for (_, clip), expected in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(clip["frames"], expected["frames"])
+        np.testing.assert_array_equal(clip["masks"], expected["masks"])
+
+
+def test_a_file_that_breaks_in_the_middle_keeps_its_other_clips(tmp_path: Path):
+    path = tmp_path / "broken.mp4"
+    rng = np.random.default_rng(0)
+    write_video(path, rng.integers(0, 255, (40, 48, 64, 3), np.uint8), 24)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])  # (its index, at the end, is lost or not)
+    failed = []
+    rows = [row(path, (i, i + 1, i + 2, i + 3)) for i in (0, 36)]
+    clips = list(load_clips(rows, CFG, failed.append))
+    assert len(clips) + len(failed) >= 1
+    assert all(str(path) in bad.message for bad in failed)
+    assert any(one.indices[0] == 36 for one, _ in clips) is False
+
+
+def test_a_file_that_is_gone_or_damaged_is_reported(tmp_path: Path, damaged_folder: Path):
+    failed = []
+    for name in ("gone.mp4", "text.mp4"):
+        assert list(load_clips([row(damaged_folder / name)], CFG, failed.append)) == []
+    assert [storage.name(bad.uri) for bad in failed] == ["gone.mp4", "text.mp4"]
+    assert all(bad.uri in bad.message for bad in failed)
+    with pytest.raises(VideoError, match=r"text\.mp4"):
+        load_clip(row(damaged_folder / "text.mp4"), CFG)
+
+
+def test_a_video_in_a_bucket(video_folder: Path, s3_bucket: str, s3_server: str):
+    storage.publish(video_folder / "a.mp4", f"{s3_bucket}/a.mp4", s3_server)
+    cfg = CFG.model_copy(update={"s3_endpoint": s3_server})
+    there = load_clip(row(f"{s3_bucket}/a.mp4"), cfg)["frames"]
+    np.testing.assert_array_equal(there, load_clip(row(video_folder / "a.mp4"), CFG)["frames"])
+
+
+def test_davis_objects(shared_dir: Path):
+    davis = shared_dir / "davis" / "Annotations"
+    sequence = storage.list_picture_folders(str(davis))[0]
+    cfg = DataConfig(videos="/v", masks=MasksConfig(kind="objects", objects=str(davis)))
+    masks = clip_masks(row("/v/a.mp4", range(7), objects=sequence), cfg)
+    assert masks.shape == (7, 256, 256) and 0 < masks.mean() < 0.9

@@ -1,0 +1,113 @@
+"""The plan is a pure function of (seed, epoch), fair to every video, and fits any length."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.clip_plan import CLIPS_PER_OPEN, object_sequences, plan_clips
+from pipelines.config import DataConfig, MasksConfig
+from pipelines.manifest import Manifest, VideoRow
+
+
+def manifest(*lengths: int) -> Manifest:
+    return Manifest(
+        tuple(VideoRow(f"/v/{i}.mp4", n, 48, 64, Fraction(24)) for i, n in enumerate(lengths))
+    )
+
+
+def config(**values) -> DataConfig:
+    return DataConfig(videos="/v", **values)
+
+
+def test_same_seed_and_epoch_same_plan_and_otherwise_another():
+    videos, cfg = manifest(30, 40, 50), config(clips_per_epoch=12)
+    plans = [plan_clips(videos, cfg, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert plan_clips(videos, cfg, 0, 1) == plans[1]
+    content = [[(row.uri, row.indices, row.crop_y, row.mask_seed) for row in p] for p in plans]
+    assert all(a != b for i, a in enumerate(content) for b in content[:i])
+
+
+def test_every_video_is_used_equally_often_in_short_visits():
+    rows = plan_clips(manifest(9, 90, 900), config(clips_per_epoch=50), 0, 3)
+    assert [row.number for row in rows] == list(range(150, 200))
+    assert sorted(Counter(row.uri for row in rows).values()) == [16, 17, 17]
+    # a video's clips come in runs, so that one open serves several
+    changes = sum(a.uri != b.uri for a, b in pairwise(rows))
+    assert 2 <= changes <= 50 / CLIPS_PER_OPEN + 3
+
+
+@given(
+    frames=st.integers(1, 40),
+    references=st.integers(1, 8),
+    max_stride=st.integers(1, 6),
+    seed=st.integers(0, 2**31),
+)
+def test_indices_are_in_the_video_and_evenly_spaced_or_reflected(
+    frames: int, references: int, max_stride: int, seed: int
+):
+    cfg = config(references=references, max_stride=max_stride, clips_per_epoch=3)
+    for row in plan_clips(manifest(frames), cfg, seed, 0):
+        assert len(row.indices) == references + 1
+        assert min(row.indices) >= 0 and max(row.indices) < frames
+        steps = np.diff(row.indices)
+        if frames > references:  # long enough: forward at one stride, no frame twice
+            assert (steps == steps[0]).all() and 1 <= steps[0] <= max_stride
+        elif frames > 1:  # back and forth: no jump, and every frame is shown
+            assert (np.abs(steps) == 1).all()
+            assert set(row.indices) == set(range(frames))
+        else:
+            assert set(row.indices) == {0}
+
+
+def test_draws_cover_strides_starts_and_flips():
+    rows = plan_clips(manifest(40), config(references=3, clips_per_epoch=200), 0, 0)
+    assert {row.indices[1] - row.indices[0] for row in rows} == {1, 2, 3, 4, 5}
+    assert min(row.indices[0] for row in rows) == 0
+    assert max(row.indices[-1] for row in rows) == 39
+    assert {row.flip for row in rows} == {True, False}
+    unflipped = plan_clips(manifest(40), config(clips_per_epoch=50, flip=False), 0, 0)
+    assert {row.flip for row in unflipped} == {False}
+    assert len({row.mask_seed for row in rows}) == 200
+
+
+def test_objects_come_from_other_videos():
+    masks = MasksConfig(kind="mixed", objects="/objects")
+    cfg = config(clips_per_epoch=60, masks=masks)
+    objects = ["/objects/0", "/objects/1", "/objects/2"]
+    rows = plan_clips(manifest(30, 30), cfg, 0, 0, objects=objects)
+    kinds = Counter(row.objects is None for row in rows)
+    assert min(kinds.values()) > 15
+    for row in rows:
+        assert row.objects is None or row.objects.split("/")[-1] != row.uri[3:-4]
+    # with nothing else to draw from, its own is better than none
+    cfg = config(clips_per_epoch=2, masks=MasksConfig(kind="objects", objects="/objects"))
+    rows = plan_clips(manifest(30), cfg, 0, 0, objects=["/objects/0"])
+    assert [row.objects for row in rows] == ["/objects/0"] * 2
+
+
+def test_no_videos_or_no_objects_is_an_error():
+    with pytest.raises(ValueError, match="no videos"):
+        plan_clips(Manifest(()), config(), 0, 0)
+    cfg = config(masks=MasksConfig(kind="objects", objects="/objects"))
+    with pytest.raises(ValueError, match="mask sequences"):
+        plan_clips(manifest(9), cfg, 0, 0)
+
+
+def test_object_sequences_are_listed_only_when_asked_for(tmp_path):
+    for name in ("480p/bear/00000.png", "480p/bear/00001.png", "480p/dog/0.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    masks = MasksConfig(kind="objects", objects=str(tmp_path))
+    assert object_sequences(config(masks=masks)) == [
+        f"{tmp_path}/480p/bear",
+        f"{tmp_path}/480p/dog",
+    ]
+    assert object_sequences(config(masks=MasksConfig(objects=str(tmp_path)))) == []

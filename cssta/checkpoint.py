@@ -1,0 +1,132 @@
+"""Model folders: safetensors weights beside a plain-text config. Nothing here unpickles.
+
+    config.yaml             the ModelConfig and a format number
+    inpainter.safetensors   coarse and refinement stages
+    temporal.safetensors    temporal consistency network (optional)
+    im2im.safetensors       the auto-encoder, feature teacher for further training (optional)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from cssta.config import ModelConfig, ModelConfigError
+from cssta.im2im import Im2Im
+from cssta.inpainting import InpaintingNetwork
+from cssta.temporal import TemporalNetwork
+
+FORMAT = 1
+DEFAULT_MODEL = Path(__file__).parent / "weights"
+
+
+class CheckpointError(ValueError):
+    """A model folder cannot be used; the message names the file and the remedy."""
+
+
+@dataclass
+class Model:
+    """The networks of one model folder; `temporal` and `im2im` may be absent."""
+
+    config: ModelConfig
+    inpainter: InpaintingNetwork
+    temporal: TemporalNetwork | None = None
+    im2im: Im2Im | None = None
+
+
+def save_model(
+    folder: Path | str,
+    config: ModelConfig,
+    inpainter: InpaintingNetwork,
+    temporal: TemporalNetwork | None = None,
+    im2im: Im2Im | None = None,
+    *,
+    half: bool = False,
+) -> Path:
+    """Write a model folder; `half` stores weights in half precision. Returns the folder."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    networks = {"inpainter": inpainter, "temporal": temporal, "im2im": im2im}
+    for name, network in networks.items():
+        if network is not None:
+            save_network(folder / f"{name}.safetensors", network, half=half)
+    document = {"format": FORMAT, "model": config.to_dict()}
+    (folder / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return folder
+
+
+def save_network(path: Path, network: nn.Module, *, half: bool = False) -> None:
+    """Write one network's weights."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    save_file(tensors, path)
+
+
+def load_model(folder: Path | str | None = None) -> Model:
+    """Read a model folder (None: the default weights), on CPU, in float32, in eval mode.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or belongs to another configuration.
+    """
+    folder = DEFAULT_MODEL if folder is None else Path(folder)
+    config = _read_config(folder / "config.yaml")
+    inpainter = load_network(folder / "inpainter.safetensors", lambda: InpaintingNetwork(config))
+    model = Model(config, inpainter)
+    if (folder / "temporal.safetensors").exists():
+        path = folder / "temporal.safetensors"
+        model.temporal = load_network(path, lambda: TemporalNetwork(config))
+    if (folder / "im2im.safetensors").exists():
+        model.im2im = load_network(folder / "im2im.safetensors", lambda: Im2Im(config))
+    return model
+
+
+def load_network(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
+    """Read one network's weights into what `build` makes; float32, eval mode."""
+    remedy = "train one with jobs/train_all.py or name another model folder"
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; {remedy}")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged weights ({error}); restore it or {remedy}") from error
+    network = build()
+    try:
+        network.load_state_dict({key: value.float() for key, value in tensors.items()})
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: the weights do not fit the config.yaml beside them ({error}); "
+            f"keep both files of one save together"
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def _read_config(path: Path) -> ModelConfig:
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; is {path.parent} a model folder?")
+    try:
+        document = yaml.safe_load(path.read_text())
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: 'format' must be {FORMAT}; this is another kind of file")
+        return ModelConfig.from_dict(document["model"])
+    except (yaml.YAMLError, ModelConfigError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a model configuration ({error})") from error
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of weights."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, else the first GPU, else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

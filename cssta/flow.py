@@ -1,0 +1,43 @@
+"""Dense optical flow on true frames, for the temporal loss and the warping error; never at inference.
+
+Shapes: N frame pairs, H and W image size; flow in pixels, (dx, dy).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def backward_flow(current: np.ndarray, previous: np.ndarray) -> np.ndarray:
+    """Flow from `current` to `previous`, both uint8 (H, W, 3) RGB -> float32 (H, W, 2)."""
+    estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (current, previous)]
+    return estimator.calc(grey[0], grey[1], None)
+
+
+def warp(frames: Tensor, flow: Tensor) -> Tensor:
+    """Sample (N, C, H, W) at each pixel plus `flow` (N, 2, H, W); the border is repeated."""
+    _, _, height, width = frames.shape
+    y, x = torch.meshgrid(
+        torch.arange(height, device=frames.device, dtype=frames.dtype),
+        torch.arange(width, device=frames.device, dtype=frames.dtype),
+        indexing="ij",
+    )
+    grid_x = (x + flow[:, 0]) * (2 / max(width - 1, 1)) - 1
+    grid_y = (y + flow[:, 1]) * (2 / max(height - 1, 1)) - 1
+    grid = torch.stack([grid_x, grid_y], dim=-1)
+    return F.grid_sample(frames, grid, padding_mode="border", align_corners=True)
+
+
+def visibility(current: Tensor, previous_warped: Tensor, sharpness: float = 50.0) -> Tensor:
+    """How far the flow can be trusted (Lai et al. 2018): exp(-sharpness * squared colour distance).
+
+    Frames (N, 3, H, W) in [-1, 1], taken to [0, 1] first; -> (N, 1, H, W) in (0, 1]. The squares
+    are summed over channels: signed differences would cancel.
+    """
+    distance = ((current - previous_warped) / 2).square().sum(dim=1, keepdim=True)
+    return torch.exp(-sharpness * distance)

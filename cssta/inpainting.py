@@ -1,0 +1,170 @@
+"""The two-stage inpainter: coarse completion, then refinement with CSSTA attention (Sec. 2.4).
+
+Shapes: B clips, T frames of a clip, N frames in all, H and W image size (multiples of 4), C features
+at h = H / 4 and w = W / 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cssta.attention import SCORE_BUDGET, CSSTALayer
+from cssta.backbone import Decoder, Encoder, feature_mask
+from cssta.config import ModelConfig
+from cssta.gated import GatedConv, ResidualGatedConv
+
+
+def composite(output: Tensor, frames: Tensor, masks: Tensor) -> Tensor:
+    """`output` inside the hole, the given frames outside."""
+    return output * masks + frames * (1 - masks)
+
+
+class CoarseNetwork(nn.Module):
+    """Stage 1: every frame alone, giving `P_t`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config.coarse_width, config.dilations)
+        self.decoder = Decoder(config.coarse_width)
+
+    def forward(self, frames: Tensor, masks: Tensor) -> Tensor:
+        """Frames (N, 3, H, W), masks (N, 1, H, W) -> `P_t` (N, 3, H, W), unclamped."""
+        image, _ = self.decoder(self.encoder(frames * (1 - masks), masks))
+        return image
+
+
+@dataclass
+class Encoded:
+    """What a frame needs to serve as target or reference; one entry per frame along dimension 0.
+
+    `coarse` is `P_t`, `frames` the composite (N, 3, H, W), `features` the attention branch's (N, C, h, w).
+    """
+
+    coarse: Tensor
+    frames: Tensor
+    masks: Tensor
+    features: Tensor
+    feature_masks: Tensor
+
+
+@dataclass
+class Completion:
+    """The network's answer for targets: images (N, 3, H, W) unclamped, decoder activations, entropy."""
+
+    output: Tensor
+    activations: list[Tensor]
+    entropy: Tensor
+
+
+class RefinementNetwork(nn.Module):
+    """Stage 2: target branch and attention branch, joined and decoded."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.target_encoder = Encoder(config.width, config.dilations)
+        self.attention_encoder = Encoder(config.width, config.dilations)
+        channels = self.attention_encoder.channels
+        self.attention = CSSTALayer(config.attention_scale)
+        self.target_tail = nn.Sequential(
+            *(ResidualGatedConv(channels, dilation) for dilation in (1, 2))
+        )
+        self.fuse = GatedConv(2 * channels, channels)
+        self.decoder = Decoder(config.width)
+
+    def join(self, target: Tensor, own: Tensor, attended: Tensor, mask: Tensor) -> Tensor:
+        """Both branches at 1/4 scale -> what the decoder sees; all (N, C, h, w).
+
+        `attended` is `S_att * M_t`. The target branch goes on from `F_att = F_t + S_att * M_t`; the
+        attention branch leaves its own features outside the hole and the attended ones inside.
+        """
+        target = self.target_tail(target + attended)
+        return self.fuse(torch.cat([target, own * (1 - mask) + attended], dim=1))
+
+
+class InpaintingNetwork(nn.Module):
+    """Coarse and refinement stages with any number of reference frames."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.coarse = CoarseNetwork(config)
+        self.refinement = RefinementNetwork(config)
+
+    def encode(self, frames: Tensor, masks: Tensor) -> Encoded:
+        """Stage 1 and the attention branch's encoder, once per frame, whatever its later roles.
+
+        Frames (N, 3, H, W) in [-1, 1] (values under the hole are ignored), masks (N, 1, H, W).
+        """
+        coarse = self.coarse(frames, masks)
+        merged = composite(coarse, frames, masks)
+        features = self.refinement.attention_encoder(merged, masks)
+        return Encoded(coarse, merged, masks, features, feature_mask(masks))
+
+    def complete(
+        self,
+        target: Encoded,
+        references: Tensor,
+        reference_masks: Tensor,
+        allowed: Tensor | None = None,
+        budget: int = SCORE_BUDGET,
+    ) -> Completion:
+        """Stage 2 for targets of one clip that share references.
+
+        `references` (R, C, h, w) and `reference_masks` (R, 1, h, w) are `Encoded` features and
+        feature masks; `allowed` bool (N, R) says which reference each target may use.
+        """
+        attended, entropy = self.refinement.attention(
+            target.features, references, target.feature_masks, reference_masks, allowed, budget
+        )
+        return self._decode(target, attended, entropy)
+
+    def forward(self, frames: Tensor, masks: Tensor, targets: int) -> tuple[Encoded, Completion]:
+        """A training clip: the first `targets` frames are completed, all frames are encoded once.
+
+        Frames (B, T, 3, H, W), masks (B, T, 1, H, W). Each target's references are the other
+        T - 1 frames of its clip. Results run over B * T (encoded) and B * targets (completed).
+        """
+        batch, length = frames.shape[:2]
+        encoded = self.encode(frames.flatten(0, 1), masks.flatten(0, 1))
+        features = encoded.features.unflatten(0, (batch, length))
+        feature_masks = encoded.feature_masks.unflatten(0, (batch, length))
+        others = ~torch.eye(length, dtype=torch.bool, device=frames.device)[:targets]
+        results = [
+            self.refinement.attention(
+                features[b, :targets], features[b], feature_masks[b, :targets], feature_masks[b],
+                others,
+            )
+            for b in range(batch)
+        ]
+        attended = torch.cat([result for result, _ in results])
+        entropy = torch.stack([entropy for _, entropy in results]).mean()
+
+        def first(tensor: Tensor) -> Tensor:
+            return tensor.unflatten(0, (batch, length))[:, :targets].flatten(0, 1)
+
+        target = Encoded(
+            first(encoded.coarse), first(encoded.frames), first(encoded.masks),
+            first(encoded.features), first(encoded.feature_masks),
+        )
+        return encoded, self._decode(target, attended, entropy)
+
+    def _decode(self, target: Encoded, attended: Tensor, entropy: Tensor) -> Completion:
+        refinement = self.refinement
+        branch = refinement.target_encoder(target.frames, target.masks)
+        joined = refinement.join(branch, target.features, attended, target.feature_masks)
+        output, activations = refinement.decoder(joined)
+        return Completion(output, activations, entropy)
+
+    def start_from(self, im2im: nn.Module) -> None:
+        """Begin stage 2 where IM2IM ended: it already encodes and decodes whole images.
+
+        Both encoders and the decoder are the same classes, so attention over visible features
+        decodes to something sensible from the first step on.
+        """
+        encoder, decoder = im2im.encoder.state_dict(), im2im.decoder.state_dict()
+        self.refinement.target_encoder.load_state_dict(encoder)
+        self.refinement.attention_encoder.load_state_dict(encoder)
+        self.refinement.decoder.load_state_dict(decoder)

@@ -1,0 +1,307 @@
+"""Patch attention from hole queries to reference keys, exact and in bounded memory (eq. 1).
+
+The similarity of two patches is the sum, over the patch's offsets, of the similarities of the pixels
+at those offsets. So the pixels' product is formed once and summed along its diagonals, instead of
+unfolding every patch: k * k times fewer multiplications. Folding the weighted values back is the very
+same sum along diagonals (the offsets are symmetric), and so are both gradients.
+
+Layout. Every map is padded by k // 2 zeros on each side and flattened with row length `stride`; then
+offset (dy, dx) is one flat shift, in rows (query pixels) and in columns (key pixels) alike. Rows are
+only those pixels that some query needs; columns are chunks of whole references.
+
+Shapes: N target frames, R references, C channels, Q queries, P hole pixels, L columns of a chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass
+class Geometry:
+    """Padded size of one map."""
+
+    height: int
+    width: int
+    half: int  # patch_size // 2
+
+    @property
+    def stride(self) -> int:
+        return self.width + 2 * self.half
+
+    @property
+    def cells(self) -> int:
+        return (self.height + 2 * self.half) * self.stride
+
+    def pad(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, cells, C), zeros around."""
+        return F.pad(maps, [self.half] * 4).flatten(2).transpose(1, 2)
+
+    def offsets(self, step: int, device: torch.device) -> Tensor:
+        """Flat offsets of a patch along one axis: `step` 1 is horizontal, `stride` vertical."""
+        return torch.arange(-self.half, self.half + 1, device=device) * step
+
+
+class Rows:
+    """A sorted set of padded pixel positions of all N frames, and where each stands in a matrix.
+
+    The matrix has one row more than the set: the last is zero and stands for every absent pixel.
+    """
+
+    def __init__(self, positions: Tensor, total: int) -> None:
+        self.positions = positions
+        self.total = total
+        self.table = torch.full((total,), len(positions), device=positions.device)
+        self.table[positions] = torch.arange(len(positions), device=positions.device)
+
+    def __len__(self) -> int:
+        return len(self.positions) + 1
+
+    def find(self, positions: Tensor) -> Tensor:
+        """Row of each position, the zero row where absent; and the zero row for our own."""
+        inside = (positions >= 0) & (positions < self.total)
+        rows = self.table[positions.clamp(0, self.total - 1)]
+        rows = torch.where(inside, rows, len(self.positions))
+        return F.pad(rows, (0, 1), value=len(self.positions))
+
+    def spread(self, offsets: Tensor) -> Rows:
+        """The set of all positions within `offsets` of this one."""
+        marked = torch.zeros(self.total, dtype=torch.bool, device=self.positions.device)
+        near = (self.positions[:, None] + offsets).flatten()
+        marked[near[(near >= 0) & (near < self.total)]] = True
+        return Rows(marked.nonzero().squeeze(1), self.total)
+
+
+class DiagonalSum:
+    """Sums a (pixel rows, columns) matrix over a patch's offsets, in rows and columns together.
+
+    `y[t, k] = sum over offsets o of x[t + o, k + o]`, first along a row of the patch, then across
+    its rows. Columns past the ends count as zero, like rows that are absent.
+    """
+
+    def __init__(self, source: Rows, target: Rows, geometry: Geometry) -> None:
+        device = source.positions.device
+        middle = target.spread(geometry.offsets(geometry.stride, device))
+        self.passes = [
+            self._shifts(source, middle, geometry.offsets(1, device)),
+            self._shifts(middle, target, geometry.offsets(geometry.stride, device)),
+        ]
+
+    @staticmethod
+    def _shifts(source: Rows, target: Rows, offsets: Tensor) -> list:
+        shifts = [(int(d), source.find(target.positions + d)) for d in offsets]
+        if source.positions.device.type == "cpu":
+            return [(shift, len(rows), _runs(rows, len(source) - 1)) for shift, rows in shifts]
+        return [(shift, len(rows), rows) for shift, rows in shifts]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        columns = x.shape[1]
+        for shifts in self.passes:
+            total = x.new_zeros(shifts[0][1], columns)
+            for shift, _, rows in shifts:
+                first, last = max(0, -shift), min(columns, columns - shift)
+                if first >= last:
+                    continue
+                if isinstance(rows, Tensor):
+                    part = x.index_select(0, rows)
+                    total[:, first:last] += part[:, first + shift : last + shift]
+                else:
+                    for start, stop, row in rows:
+                        part = x[row : row + stop - start, first + shift : last + shift]
+                        total[start:stop, first:last] += part
+            x = total
+        return x
+
+
+def _runs(rows: Tensor, absent: int) -> list[tuple[int, int, int]]:
+    """Stretches of target rows whose sources follow each other: (first, past the last, source).
+
+    A CPU adds whole stretches in place faster than it gathers rows; absent rows are left out.
+    """
+    rows = rows.numpy()
+    ends = np.flatnonzero(np.diff(rows) != 1) + 1
+    starts = np.concatenate([[0], ends])
+    stops = np.concatenate([ends, [len(rows)]])
+    return [
+        (int(a), int(b), int(rows[a])) for a, b in zip(starts, stops, strict=True)
+        if rows[a] != absent
+    ]
+
+
+@dataclass
+class Plan:
+    """Everything that depends on the masks alone, for one block of hole pixels."""
+
+    geometry: Geometry
+    pixels: Rows  # P: hole pixels whose output is wanted
+    queries: Rows  # Q: centres of the patches that cover them
+    patches: Rows  # all pixels of those patches
+    counts: Tensor  # (P,) in-frame patches that cover each hole pixel: 4, 6 or 9 for 3x3
+    allowed: Tensor | None  # (Q + 1, R) may this query look at that reference? None: always
+
+    @classmethod
+    def of(
+        cls, positions: Tensor, geometry: Geometry, frames: int, allowed: Tensor | None
+    ) -> Plan:
+        """Plan for hole pixels at `positions` (padded, flat, over all `frames`)."""
+        device = positions.device
+        total = frames * geometry.cells
+        inside = geometry.pad(
+            torch.ones(1, 1, geometry.height, geometry.width, dtype=torch.bool, device=device)
+        ).flatten().repeat(frames)
+        horizontal = geometry.offsets(1, device)
+        vertical = geometry.offsets(geometry.stride, device)
+        pixels = Rows(positions, total)
+        around = pixels.spread(vertical).spread(horizontal).positions
+        queries = Rows(around[inside[around]], total)
+        offsets = (vertical[:, None] + horizontal).flatten()
+        counts = inside[positions[:, None] + offsets].sum(dim=1)
+        if allowed is not None:
+            allowed = F.pad(allowed[queries.positions // geometry.cells], (0, 0, 0, 1))
+        patches = queries.spread(vertical).spread(horizontal)
+        return cls(geometry, pixels, queries, patches, counts, allowed)
+
+
+def norm_inverse(padded: Tensor, geometry: Geometry) -> Tensor:
+    """1 / max(|patch|, 1e-6) at every padded cell: (N, cells, C) -> (N, cells)."""
+    square = padded.square().sum(dim=2, keepdim=True).transpose(1, 2)
+    square = square.unflatten(2, (-1, geometry.stride))
+    size = 2 * geometry.half + 1
+    total = F.avg_pool2d(square, size, 1, geometry.half, divisor_override=1)
+    # The root is taken of a clamped sum, whose gradient is zero rather than infinite at zero.
+    return total.flatten(1).clamp_min(1e-12).rsqrt()
+
+
+class PatchAttention(torch.autograd.Function):
+    """Softmax over all references' visible patches, two passes over chunks of references.
+
+    The first pass finds each query's normaliser, the second weighs the values. Scores are kept
+    between the passes while they fit `budget` bytes and formed again otherwise, so memory does not
+    grow with the number of references. The backward pass keeps no scores at all.
+    """
+
+    @staticmethod
+    def forward(ctx, rows, keys, row_scale, key_scale, visible, plan, budget, half_dtype, track):
+        """-> (P, C) outputs and, with `track`, (Q,) attention entropy in nats (else zeros).
+
+        `rows` (patch pixels + 1, C); `keys` (R, cells, C), also the values; `row_scale` (Q + 1,)
+        is temperature / |q|; `key_scale` (R, cells) is 1 / |k|; `visible` (R, cells) bool.
+        """
+        work = _Work(rows, keys, row_scale, key_scale, visible, plan, budget, half_dtype)
+        log_sum = work.normaliser()
+        fold = DiagonalSum(plan.queries, plan.pixels, plan.geometry)
+        output = rows.new_zeros(len(plan.pixels), keys.shape[2])
+        entropy = rows.new_zeros(len(plan.queries))
+        for chunk in work.chunks:
+            weights, scores = work.weights(chunk, log_sum)
+            if track:
+                surprise = log_sum[:, None] - scores.clamp_min_(-1e30)
+                entropy += torch.where(weights > 0, weights * surprise, 0).sum(dim=1)
+            output += work.matmul(fold(weights), keys[chunk].flatten(0, 1))
+        ctx.save_for_backward(rows, keys, row_scale, key_scale, visible, log_sum)
+        ctx.settings = (plan, budget, half_dtype)
+        output = output[:-1] / plan.counts[:, None]
+        entropy = entropy[:-1]
+        ctx.mark_non_differentiable(entropy)
+        return output, entropy
+
+    @staticmethod
+    def backward(ctx, grad_output, _grad_entropy):
+        rows, keys, row_scale, key_scale, visible, log_sum = ctx.saved_tensors
+        plan, budget, half_dtype = ctx.settings
+        work = _Work(rows, keys, row_scale, key_scale, visible, plan, budget // 2, half_dtype)
+        unfold = DiagonalSum(plan.pixels, plan.queries, plan.geometry)
+        fold = DiagonalSum(plan.queries, plan.pixels, plan.geometry)
+        refold = DiagonalSum(plan.queries, plan.patches, plan.geometry)
+        grad_pixels = F.pad(grad_output / plan.counts[:, None], (0, 0, 0, 1))
+        grad_rows, grad_keys = torch.zeros_like(rows), torch.zeros_like(keys)
+        grad_row_scale, grad_key_scale = torch.zeros_like(row_scale), torch.zeros_like(key_scale)
+
+        def weights_and_gradient(chunk):
+            weights, _ = work.weights(chunk, log_sum)
+            values = keys[chunk].flatten(0, 1)
+            return weights, unfold(work.matmul(grad_pixels, values.transpose(0, 1)))
+
+        mean = rows.new_zeros(len(plan.queries))
+        single = None
+        for chunk in work.chunks:
+            weights, grad = weights_and_gradient(chunk)
+            mean += (weights * grad).sum(dim=1)
+            single = (weights, grad) if len(work.chunks) == 1 else None
+        for chunk in work.chunks:
+            weights, grad = single or weights_and_gradient(chunk)
+            columns = keys[chunk].flatten(0, 1)
+            grad_keys[chunk] += work.matmul(fold(weights).T, grad_pixels).view_as(keys[chunk])
+            grad_scores = weights.mul_(grad.sub_(mean[:, None]))
+            products = work.products(chunk)
+            scaled = key_scale[chunk].flatten()
+            grad_row_scale += (grad_scores * products) @ scaled
+            grad_scores *= row_scale[:, None]
+            grad_key_scale[chunk] += (grad_scores * products).sum(dim=0).view_as(key_scale[chunk])
+            grad_products = refold(grad_scores * scaled)
+            grad_rows += work.matmul(grad_products, columns)
+            grad_keys[chunk] += work.matmul(grad_products.T, rows).view_as(keys[chunk])
+        return grad_rows, grad_keys, grad_row_scale, grad_key_scale, *[None] * 5
+
+
+class _Work:
+    """The scores of one block, chunk by chunk."""
+
+    def __init__(self, rows, keys, row_scale, key_scale, visible, plan, budget, half_dtype):
+        self.rows, self.keys, self.visible, self.plan = rows, keys, visible, plan
+        self.row_scale, self.key_scale = row_scale, key_scale
+        self.half_dtype = half_dtype
+        self.sum = DiagonalSum(plan.patches, plan.queries, plan.geometry)
+        references, cells, _ = keys.shape
+        per_reference = rows.shape[0] * cells * rows.element_size()
+        # A chunk holds about four matrices at once; kept scores may take as much again.
+        size = max(1, int(budget // (4 * per_reference)))
+        self.chunks = [slice(i, min(i + size, references)) for i in range(0, references, size)]
+        self.budget = budget
+        self.kept: dict[int, Tensor] = {}
+
+    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.half_dtype is not None:
+            return (a.to(self.half_dtype) @ b.to(self.half_dtype)).to(a.dtype)
+        return a @ b
+
+    def products(self, chunk: slice) -> Tensor:
+        """<patch, patch> before any scaling: (Q + 1, L)."""
+        columns = self.keys[chunk].flatten(0, 1)
+        return self.sum(self.matmul(self.rows, columns.transpose(0, 1)))
+
+    def scores(self, chunk: slice) -> Tensor:
+        """Scaled cosines, minus infinity for a key that a query may not see: (Q + 1, L)."""
+        scores = self.products(chunk).mul_(self.key_scale[chunk].flatten())
+        scores.mul_(self.row_scale[:, None])
+        scores.masked_fill_(~self.visible[chunk].flatten(), float("-inf"))
+        if self.plan.allowed is not None:
+            hidden = ~self.plan.allowed[:, chunk, None]
+            scores.view(len(self.plan.queries), -1, self.keys.shape[1]).masked_fill_(
+                hidden, float("-inf")
+            )
+        return scores
+
+    def normaliser(self) -> Tensor:
+        """log sum exp of each query's scores; plus infinity where it sees nothing: weights 0."""
+        log_sum = self.rows.new_full((len(self.plan.queries),), float("-inf"))
+        spare = self.budget
+        for chunk in self.chunks:
+            scores = self.scores(chunk)
+            log_sum = torch.logaddexp(log_sum, scores.logsumexp(dim=1))
+            spare -= scores.numel() * scores.element_size()
+            if spare >= 0:
+                self.kept[chunk.start] = scores
+        log_sum[-1] = float("inf")
+        return log_sum.masked_fill(log_sum == float("-inf"), float("inf"))
+
+    def weights(self, chunk: slice, log_sum: Tensor) -> tuple[Tensor, Tensor]:
+        """Softmax weights and the scores they come from, (Q + 1, L) each."""
+        scores = self.kept.pop(chunk.start, None)
+        scores = self.scores(chunk) if scores is None else scores
+        return (scores - log_sum[:, None]).exp_(), scores

@@ -1,0 +1,69 @@
+"""Stage inpainter: coarse and refinement together, with a frozen IM2IM as feature teacher."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cssta.im2im import Im2Im
+from cssta.inpainting import InpaintingNetwork, composite
+from cssta.losses import feature_loss, reconstruction_loss
+from cssta.training.batches import to_uint8
+from cssta.training.stage import Stage
+
+
+class InpainterStage(Stage):
+    """Minimises eq. 7 over several targets per clip, each the others' reference."""
+
+    name = "inpainter"
+    network: InpaintingNetwork
+
+    def __init__(self, config, network, settings, losses, device, teacher: Im2Im, **more) -> None:
+        super().__init__(config, network, settings, losses, device, **more)
+        self.network.refinement.attention.unfold = settings.unfold
+        self.teacher = teacher.to(device).eval().requires_grad_(False)
+
+    def step(self, batch: dict) -> dict[str, float]:
+        frames, masks = self.network_inputs(batch)
+        length = frames.shape[1]
+        targets = min(self.settings.targets or length, length)
+        order = torch.randperm(length).to(self.device)
+        frames, masks = frames[:, order], masks[:, order]
+        truth = frames[:, :targets].flatten(0, 1)
+        holes = masks[:, :targets].flatten(0, 1)
+        weights, count = self.losses, len(truth)
+        report: dict[str, float] = {}
+        with self.autocast():
+            encoded, completed = self.distributed(frames, masks, targets)
+            coarse = reconstruction_loss(
+                encoded.coarse.float(), frames.flatten(0, 1), masks.flatten(0, 1), weights.delta
+            ) * (targets / length)
+            refined = reconstruction_loss(completed.output.float(), truth, holes, weights.delta)
+            with torch.no_grad():
+                _, teaching = self.teacher(truth)
+            features = feature_loss(completed.activations, teaching)
+            loss = weights.lambda_r * (coarse + refined) + weights.lambda_f * features
+            if self.discriminator is not None:
+                fake = composite(completed.output, truth, holes)
+                report |= self.train_discriminator(truth, fake, holes)
+                adversarial = self.adversarial_loss(fake, holes)
+                loss = loss + weights.lambda_g * adversarial
+                report["loss_generator"] = adversarial.item() / count
+        # The temperature takes part in the graph even when no target has a hole.
+        loss = loss / count + 0 * self.network.refinement.attention.log_scale
+        self.finish_step(loss)
+        return {
+            "loss": loss.item(),
+            "loss_coarse": coarse.item() / count,
+            "loss_reconstruction": refined.item() / count,
+            "loss_feature": features.item() / count,
+            "attention_scale": self.network.refinement.attention.log_scale.exp().item(),
+            **report,
+        }
+
+    @torch.no_grad()
+    def complete(self, batch: dict) -> tuple[np.ndarray, np.ndarray]:
+        frames, masks = self.network_inputs(batch)
+        truth, holes = frames.flatten(0, 1), masks.flatten(0, 1)
+        _, completed = self.exported(frames, masks, frames.shape[1])
+        return to_uint8(composite(completed.output.float(), truth, holes)), to_uint8(truth)

@@ -1,0 +1,153 @@
+"""Actors that hold a model: how its weights reach them, and how many of them a cluster carries."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipelines.config import JobConfig
+
+log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What an actor holds: `cssta.Inpainter`, or anything that completes frames like it."""
+
+    def inpaint(self, frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """Frames uint8 (T, H, W, 3), masks bool (T, H, W), True = hole -> uint8 (T, H, W, 3)."""
+
+
+LoadEngine = Callable[[Path, str], Engine]
+"""From a model folder and a device ("cpu" or "cuda")."""
+
+
+class ModelFolderError(ValueError):
+    """A folder that holds no model; the message names it."""
+
+
+def load_inpainter(folder: Path, device: str) -> Engine:
+    """The default engine."""
+    from cssta import Inpainter
+
+    return Inpainter.load(folder, device=device)
+
+
+def pack_model(folder: Path) -> dict[str, bytes]:
+    """All files of a model folder, by name, to send through Ray's object store.
+
+    So that no node needs the driver's disk or the registry. Raises ModelFolderError.
+    """
+    if not Path(folder).is_dir():
+        raise ModelFolderError(f"{folder}: is no model folder")
+    files = {
+        path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()
+    }
+    if not any(name.endswith(".safetensors") for name in files):
+        raise ModelFolderError(f"{folder}: holds no .safetensors weights; give a folder of a model")
+    return files
+
+
+def model_digest(files: dict[str, bytes]) -> str:
+    """SHA-256 over names and contents."""
+    whole = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        whole.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(content).digest())
+    return whole.hexdigest()
+
+
+def load_packed(files: dict[str, bytes], load_engine: LoadEngine, threads: int) -> Engine:
+    """In an actor: write the files to a temporary folder and load the engine from it."""
+    import torch
+
+    torch.set_num_threads(threads)
+    device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+    with tempfile.TemporaryDirectory(prefix="cssta-model-") as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return load_engine(Path(folder), device)
+
+
+@dataclass(frozen=True)
+class ActorPool:
+    """A fixed number of actors and what each of them takes of the cluster."""
+
+    size: int
+    cpus: float
+    gpus: float
+
+    @property
+    def threads(self) -> int:
+        """Threads that an actor may use for arithmetic."""
+        return max(1, math.floor(self.cpus))
+
+    def map_options(self) -> dict:
+        """Keyword arguments for `Dataset.map`."""
+        return {
+            "compute": ray.data.ActorPoolStrategy(size=self.size, max_tasks_in_flight_per_actor=1),
+            "num_cpus": self.cpus,
+            "num_gpus": self.gpus,
+        }
+
+
+def plan_pool(cfg: JobConfig, resources: dict[str, float], videos: int) -> ActorPool:
+    """The configured pool, made to fit: never more actors than videos, and a CPU left to read.
+
+    (Actors on every CPU starve Ray Data's own tasks, and the job hangs.) `resources` is
+    `ray.cluster_resources()`.
+    """
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    each = min(cfg.inference.cpus_per_actor, cpus) if cpus else cfg.inference.cpus_per_actor
+    size = min(cfg.inference.actors, videos)
+    if cpus:
+        size = min(size, math.floor((cpus - 1) / each))
+    size = max(1, size)
+    if size < min(cfg.inference.actors, videos):
+        log.warning(
+            "%d actors rather than %d: the cluster has %g CPUs, and one is left for reading",
+            size,
+            cfg.inference.actors,
+            cpus,
+        )
+    # One actor on a cluster of one CPU still leaves room for Ray Data's own tasks.
+    each = min(each, max(cpus - 0.5, 0.5)) if cpus and cpus <= size * each else each
+    if cfg.cluster.use_gpu is True and not gpus:
+        log.warning("cluster.use_gpu is true: waiting for a GPU, the cluster has none now")
+    wants_gpu = cfg.cluster.use_gpu is True or (cfg.cluster.use_gpu == "auto" and gpus >= size)
+    return ActorPool(size, each, 1.0 if wants_gpu else 0.0)
+
+
+MAX_STARTS = 3
+"""A video whose actor died this often is given up: it is taken to be what kills the actor."""
+CRASHED = f"its process died {MAX_STARTS} times (a decoder's fault, or out of memory); re-encode it"
+
+
+class Ledger:
+    """Counts how often each video was started, so that one that kills its actor is found out.
+
+    Ray Data restarts a dead actor and gives it the same video again, without end.
+    """
+
+    def __init__(self) -> None:
+        self._starts: Counter[str] = Counter()
+
+    def start(self, name: str) -> int:
+        """Count a start and return how many there are now."""
+        self._starts[name] += 1
+        return self._starts[name]
+
+
+def start_ledger() -> Ledger:
+    """A ledger (its actor handle) on the driver's node, which lives as long as the job anyway."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0)(Ledger).options(scheduling_strategy=here).remote()

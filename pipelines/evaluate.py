@@ -1,0 +1,207 @@
+"""Measure a model where the truth is known: drawn holes in held-out videos, scored per video.
+
+OpenCV's per-frame Telea inpainting is measured on the same holes: a model that does not clearly
+beat it is not worth running.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import ray
+
+from cssta.metrics import score_clip
+from cssta.video import VideoError
+from pipelines import storage
+from pipelines.actors import (
+    CRASHED,
+    MAX_STARTS,
+    Ledger,
+    LoadEngine,
+    load_inpainter,
+    load_packed,
+    pack_model,
+    plan_pool,
+    start_ledger,
+)
+from pipelines.clip_loading import load_clip
+from pipelines.clip_plan import ClipRow, object_sequences
+from pipelines.config import DataConfig, JobConfig
+from pipelines.eval_summary import METHODS, METRICS, ClipScore, EvalSummary
+from pipelines.manifest import Manifest, Rejected, build_manifest, split
+
+TELEA_RADIUS = 3.0
+
+
+def evaluate_model(
+    cfg: JobConfig,
+    model_folder: str | Path,
+    *,
+    manifest: Manifest | None = None,
+    on_video: Callable[[ClipScore | Rejected, int, int], None] | None = None,
+    load_engine: LoadEngine = load_inpainter,
+) -> EvalSummary:
+    """Score the model in a local folder; holes and videos depend on `cfg` and its seed alone.
+
+    `manifest`: videos that are known already to be usable and held out; None: those of
+    `cfg.evaluate.videos`, else the share of `cfg.data.videos` that training holds out.
+    Needs a connected Ray. Raises EmptyBucketError without usable videos; a video that fails
+    later is counted and named.
+    """
+    files = pack_model(Path(model_folder))
+    held_out = True
+    if manifest is None:
+        manifest, held_out = held_out_videos(cfg)
+    rows = plan_evaluation(cfg, manifest, object_sequences(cfg.data))
+    scores: list[ClipScore] = []
+    failed = list(manifest.rejected)
+    total = len(rows)
+    for position, row in enumerate(_score_rows(cfg, rows, files, load_engine).iter_rows(), start=1):
+        content = json.loads(row["result"])
+        result = Rejected(**content) if "reason" in content else ClipScore(**content)
+        (failed if isinstance(result, Rejected) else scores).append(result)
+        if on_video:
+            on_video(result, position, total)
+    return EvalSummary(
+        videos=tuple(sorted(scores, key=lambda score: score.video)),
+        failed=tuple(failed),
+        height=cfg.data.height,
+        width=cfg.data.width,
+        masks=cfg.data.masks.kind,
+        held_out=held_out,
+    )
+
+
+def held_out_videos(cfg: JobConfig) -> tuple[Manifest, bool]:
+    """The videos to measure on, and whether training keeps away from them.
+
+    With a single video, or none held out, the training videos have to do.
+    """
+    endpoint = cfg.data.s3_endpoint
+    if cfg.evaluate.videos is not None:
+        return build_manifest(storage.list_videos(cfg.evaluate.videos, endpoint), endpoint), True
+    everything = build_manifest(storage.list_videos(cfg.data.videos, endpoint), endpoint)
+    _, validation = split(everything, cfg.data.validation_fraction, cfg.seed)
+    if not validation.videos:
+        return everything, False
+    return Manifest(validation.videos, everything.rejected), True
+
+
+def plan_evaluation(
+    cfg: JobConfig, manifest: Manifest, objects: Sequence[str] = ()
+) -> list[ClipRow]:
+    """One clip per video, from its first frame on, centred crop, its own mask seed.
+
+    At most `cfg.evaluate.clips` videos, evenly spaced by name.
+    """
+    count = min(cfg.evaluate.clips, len(manifest.videos))
+    chosen = np.linspace(0, len(manifest.videos) - 1, count).round().astype(int)
+    rows = []
+    for number, video in enumerate(manifest.videos[index] for index in chosen):
+        # By name, not place: the same video gets the same hole wherever the bucket is.
+        name = f"{cfg.seed}/{storage.name(video.uri)}".encode()
+        seed = int.from_bytes(hashlib.sha256(name).digest()[:4], "big")
+        others = [o for o in objects if storage.stem(o) != storage.stem(video.uri)] or list(objects)
+        use_object = cfg.data.masks.kind == "objects" or (
+            cfg.data.masks.kind == "mixed" and number % 2 == 1
+        )
+        rows.append(
+            ClipRow(
+                number=number,
+                uri=video.uri,
+                indices=tuple(range(min(video.frames, cfg.evaluate.max_frames))),
+                flip=False,
+                crop_y=0.5,
+                crop_x=0.5,
+                mask_seed=seed,
+                objects=others[seed % len(others)] if use_object and others else None,
+            )
+        )
+    return rows
+
+
+def telea(frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """OpenCV's fast-marching inpainting of every frame alone: uint8 (T, H, W, 3)."""
+    return np.stack(
+        [
+            cv2.inpaint(frame, mask.astype(np.uint8), TELEA_RADIUS, cv2.INPAINT_TELEA)
+            for frame, mask in zip(frames, masks, strict=True)
+        ]
+    )
+
+
+class Scorer:
+    """Actor that holds the model and scores one video per call."""
+
+    def __init__(
+        self,
+        files: ray.ObjectRef,
+        data: DataConfig,
+        ledger: Ledger,
+        load_engine: LoadEngine,
+        threads: int,
+    ) -> None:
+        self._engine = load_packed(ray.get(files), load_engine, threads)
+        self._data = data
+        self._ledger = ledger
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+        clip = json.loads(row["clip"])
+        clip = ClipRow(**{**clip, "indices": tuple(clip["indices"])})
+        if ray.get(self._ledger.start.remote(clip.uri)) > MAX_STARTS:
+            result: ClipScore | Rejected = Rejected(clip.uri, "crashed", f"{clip.uri}: {CRASHED}")
+        else:
+            result = score_video(clip, self._data, self._engine)
+        return {"result": json.dumps(asdict(result))}
+
+
+def score_video(row: ClipRow, data: DataConfig, engine: Any) -> ClipScore | Rejected:
+    """Complete the drawn hole with the model and with Telea, and score both."""
+    try:
+        clip = load_clip(row, data)
+        frames, masks = clip["frames"], clip["masks"]
+        # The engine never sees what it has to find.
+        hidden = np.where(masks[..., None], np.uint8(127), frames)
+        started = time.monotonic()
+        completed = {"cssta": engine.inpaint(hidden, masks)}
+        seconds = time.monotonic() - started
+        completed["telea"] = telea(hidden, masks)
+        scored = {name: score_clip(result, frames, masks) for name, result in completed.items()}
+    except VideoError as error:
+        return Rejected(row.uri, error.reason, str(error).replace(str(error.path), row.uri))
+    except Exception as error:  # one video must not end the evaluation of the others
+        return Rejected(row.uri, "unexpected", f"{row.uri}: {type(error).__name__}: {error}")
+    return ClipScore(
+        video=storage.name(row.uri),
+        frames=len(frames),
+        holes=int(masks.any(axis=(1, 2)).sum()),
+        hole_ratio=float(masks.mean()),
+        seconds=seconds,
+        scores={f"{name}_{metric}": scored[name][metric] for name in METHODS for metric in METRICS},
+    )
+
+
+def _score_rows(
+    cfg: JobConfig, rows: list[ClipRow], files: dict[str, bytes], load_engine: LoadEngine
+) -> ray.data.Dataset:
+    pool = plan_pool(cfg, ray.cluster_resources(), len(rows))
+    items = [{"clip": json.dumps(asdict(row))} for row in rows]
+    return ray.data.from_items(items, override_num_blocks=len(items)).map(
+        Scorer,
+        fn_constructor_kwargs={
+            "files": ray.put(files),
+            "data": cfg.data,
+            "ledger": start_ledger(),
+            "load_engine": load_engine,
+            "threads": pool.threads,
+        },
+        **pool.map_options(),
+    )

@@ -18,7 +18,9 @@ from pipelines.config import JobConfig  # noqa: E402
 
 def job_parser(description: str) -> argparse.ArgumentParser:
     """Parser with the options that all jobs have."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", required=True, metavar="FILE", help="the job's configuration")
     parser.add_argument(
         "--set",
@@ -33,10 +35,12 @@ def job_parser(description: str) -> argparse.ArgumentParser:
 def run_job(
     job: Callable[[JobConfig, argparse.Namespace], int | None],
     parser: argparse.ArgumentParser,
+    overrides: Callable[[argparse.Namespace], list[str]] = lambda options: [],
     argv: list[str] | None = None,
 ) -> int:
     """Load the configuration, run `job(config, options)` and return its exit code (None is 0).
 
+    `overrides`: `key=value` that follow from a job's own options; they win over `--set`.
     What the user can put right (a ConfigError, an empty bucket, an unknown model: all of them
     ValueErrors of our own modules) becomes one line on stderr and exit code 1; anything else is a
     fault of the program and keeps its traceback.
@@ -44,7 +48,7 @@ def run_job(
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
-        config = JobConfig.load(options.config, options.set)
+        config = JobConfig.load(options.config, options.set + overrides(options))
         return job(config, options) or 0
     except ValueError as error:
         if type(error).__module__.split(".")[0] not in ("cssta", "pipelines"):

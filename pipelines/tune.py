@@ -22,6 +22,7 @@ import yaml
 from optuna.trial import Trial, TrialState
 
 from pipelines.config import JobConfig
+from pipelines.tracking import JobRun
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class TuneSummary:
-    """Outcome of a search over all its drivers; `rows` are the trials that this one ran."""
+    """Outcome of a search over all its drivers; `rows` are the trials that the last one ran."""
 
     study: str
     storage: str
@@ -145,6 +146,20 @@ def search(
             rows=tuple(rows),
         )
     return summary
+
+
+def log_trial(run: JobRun, row: TrialRow) -> None:
+    """A child run of the search's MLflow run for one trial."""
+    try:
+        child = run.stage(f"trial-{row.number}")
+    except Exception as error:  # a tracker that is away must not end the search
+        log.warning("trial %d is not in MLflow: %s", row.number, error)
+        return
+    child.log_params(row.params)
+    child.log_metrics({"seconds": row.seconds} | ({} if row.message else {"score": row.score}))
+    if row.message:
+        child.set_tags({"error": row.message})
+    child.finish("FAILED" if row.message else "FINISHED")
 
 
 def _run_trials(

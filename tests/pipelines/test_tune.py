@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from pipelines.config import JobConfig
-from pipelines.tune import TuneError, best_params, search, study_storage
+from pipelines.tracking import JobRun
+from pipelines.tune import TuneError, best_params, log_trial, search, study_storage
 
 pytestmark = pytest.mark.cluster
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -113,6 +114,34 @@ def test_a_search_without_any_success_says_why(ray_cluster, tmp_path: Path):
         search(cfg, objective)
     with pytest.raises(TuneError, match="no trial"):
         best_params(study_storage(cfg), "planted")
+
+
+def test_every_trial_is_a_child_run(ray_cluster, tmp_path: Path, mlflow_uri: str):
+    from mlflow import MlflowClient
+
+    def objective(params, cfg):
+        if params["delta"] > 100:
+            raise RuntimeError("diverged")
+        return params["delta"]
+
+    cfg = make_config(tmp_path, trials=6, ranges={"delta": [50, 150]})
+    cfg = JobConfig.parse(cfg.to_dict() | {"tracking": {"uri": mlflow_uri}})
+    with JobRun.start(cfg, job="tune") as run:
+        summary = search(cfg, objective, on_trial=lambda row: log_trial(run, row))
+    client = MlflowClient(mlflow_uri)
+    children = client.search_runs(
+        [run.experiment_id], f"tags.`mlflow.parentRunId` = '{run.run_id}'"
+    )
+    assert len(children) == 6
+    scored = {
+        child.info.run_name: child.data.metrics["score"]
+        for child in children
+        if child.info.status == "FINISHED"
+    }
+    assert scored == {f"trial-{row.number}": row.score for row in summary.rows if not row.message}
+    failed = [child for child in children if child.info.status == "FAILED"]
+    assert len(failed) == summary.failed > 0
+    assert all("diverged" in child.data.tags["error"] for child in failed)
 
 
 def test_unknown_study_names_the_known_ones(ray_cluster, tmp_path: Path):

@@ -1,0 +1,39 @@
+"""`jobs/tune.py` from the command line: a study, its table of trials, the file with the best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.cluster
+
+
+def test_searches_and_writes_the_best(
+    run_job, write_config, cluster_address, small_videos, tmp_path: Path
+):
+    config = write_config(
+        {
+            "data": {"videos": str(small_videos), "height": 32, "width": 32, "references": 1},
+            "model": {"size": "tiny"},
+            "tune": {"trials": 2, "steps": 1, "parallel": 2, "study": "small"},
+        }
+    )
+    done = run_job("tune", "--config", config, address=cluster_address)
+    assert done.returncode == 0, done.stderr
+    assert "trial 0: hole PSNR" in done.stdout and "trial 1: hole PSNR" in done.stdout
+    assert "2 trials finished, 0 failed" in done.stdout
+    best = tmp_path / "runs/tune/small/best.yaml"
+    assert str(best) in done.stdout
+    assert yaml.safe_load(best.read_text())["losses"].keys() == {
+        "lambda_r", "lambda_f", "lambda_g", "delta",
+    }  # fmt: skip
+
+
+def test_empty_bucket_is_one_line(run_job, write_config, cluster_address, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    done = run_job("tune", "--config", write_config({}), address=cluster_address)
+    assert done.returncode == 1
+    assert f"error: {tmp_path / 'in'}" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -72,7 +72,8 @@ class VideoWriter:
         stream.height, stream.width = self.height, self.width
         odd = self.height % 2 or self.width % 2
         stream.pix_fmt = "yuv444p" if odd else "yuv420p"
-        stream.options = {"crf": str(self.crf)}
+        # swscale puts halved chroma between the pixels; untagged, H.264 means "on the left one".
+        stream.options = {"crf": str(self.crf), "x264-params": "chromaloc=1"}
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED_RANGE

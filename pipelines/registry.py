@@ -209,11 +209,13 @@ def _requirements() -> list[str]:
 
 @contextmanager
 def _mlflow_at(uri: str) -> Iterator[None]:
-    """MLflow's process-wide addresses, which it also exports, set for the body only."""
+    """MLflow's process-wide addresses, which it also exports, set for the body only; quietly."""
     import mlflow
 
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    progress = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", progress)
     before = {name: os.environ.get(name) for name in names}
+    os.environ[progress] = "false"
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     try:

@@ -1,7 +1,7 @@
 """Photographic sample clips, made from photographs that scikit-learn and scikit-image carry.
 
 A camera pans, zooms and rolls a little over one photograph while something cut out of another
-moves in front of it. There is no need for a download, and the truth behind a hole is known.
+moves in front of it. Nothing is downloaded.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_motion_is_there_and_is_smooth(clips):
 
 
 def test_the_object_is_in_every_frame_and_moves(clips):
-    for frames, masks in clips:
+    for _, masks in clips:
         shares = masks.mean(axis=(1, 2))
         assert shares.min() > 0.01 and shares.max() < 0.45
         centres = np.array([np.argwhere(mask).mean(axis=0) for mask in masks])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import groupby
@@ -41,7 +42,11 @@ class Failures:
         self._log = ray.remote(num_cpus=0)(_FailureLog).remote()
 
     def report(self, rejected: Rejected) -> None:
-        self._log.add.remote(rejected)
+        import ray
+
+        # Waited for: whoever has seen the stream end must find every failure listed.
+        with suppress(ray.exceptions.RayActorError):
+            ray.get(self._log.add.remote(rejected))
 
     def list(self) -> list[Rejected]:
         """One entry per video and reason, sorted."""

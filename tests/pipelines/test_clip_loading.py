@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cssta.video import VideoError, write_video
+from cssta.video import VideoError
 from pipelines import storage
 from pipelines.clip_loading import clip_masks, cover_and_crop, load_clip, load_clips
 from pipelines.clip_plan import ClipRow
@@ -114,18 +114,30 @@ def test_one_open_serves_several_clips(video_folder: Path, monkeypatch):
         np.testing.assert_array_equal(clip["masks"], expected["masks"])
 
 
-def test_a_file_that_breaks_in_the_middle_keeps_its_other_clips(tmp_path: Path):
-    path = tmp_path / "broken.mp4"
-    rng = np.random.default_rng(0)
-    write_video(path, rng.integers(0, 255, (40, 48, 64, 3), np.uint8), 24)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])  # (its index, at the end, is lost or not)
+def test_a_file_that_breaks_in_the_middle_keeps_its_other_clips(video_folder: Path, monkeypatch):
+    from pipelines import clip_loading
+
+    path = video_folder / "e.mp4"
+    read = clip_loading.read_frames
+
+    def broken_from_20_on(path, indices):
+        if max(indices) >= 20:
+            raise VideoError(path, "corrupt", "frame 20 is damaged", "Re-encode it")
+        return read(path, indices)
+
+    monkeypatch.setattr(clip_loading, "read_frames", broken_from_20_on)
+    rows = [row(path, (i, i + 1, i + 2, i + 3)) for i in (0, 18, 10)]
     failed = []
-    rows = [row(path, (i, i + 1, i + 2, i + 3)) for i in (0, 36)]
-    clips = list(load_clips(rows, CFG, failed.append))
-    assert len(clips) + len(failed) >= 1
-    assert all(str(path) in bad.message for bad in failed)
-    assert any(one.indices[0] == 36 for one, _ in clips) is False
+    assert [one for one, _ in load_clips(rows, CFG, failed.append)] == [rows[0], rows[2]]
+    assert [(bad.uri, bad.reason) for bad in failed] == [(str(path), "corrupt")]
+
+
+def test_a_truncated_file_is_reported(tmp_path: Path, video_folder: Path):
+    content = (video_folder / "e.mp4").read_bytes()
+    (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])  # its index was at the end
+    failed = []
+    assert list(load_clips([row(tmp_path / "half.mp4")], CFG, failed.append)) == []
+    assert len(failed) == 1 and str(tmp_path / "half.mp4") in failed[0].message
 
 
 def test_a_file_that_is_gone_or_damaged_is_reported(tmp_path: Path, damaged_folder: Path):

@@ -1,0 +1,49 @@
+"""`jobs/batch_infer.py` from the command line: progress, summary, exit codes, a second run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cssta.video import probe
+
+pytestmark = pytest.mark.cluster
+
+
+def test_completes_a_folder_and_names_what_failed(
+    run_job, write_config, cluster_address, tiny_model, small_videos, tmp_path: Path
+):
+    # (a name that YAML would read as something else)
+    source, output = tmp_path / "in: #1", tmp_path / "out"
+    shutil.copytree(small_videos, source)
+    (source / "bad.mp4").write_text("no video")
+    arguments = (
+        "--config", write_config({}), "--videos", source, "--output", output,
+        "--model", tiny_model,
+    )  # fmt: skip
+    done = run_job("batch_infer", *arguments, address=cluster_address)
+    assert done.returncode == 0, done.stderr
+    assert "3 videos: 2 done" in done.stdout and "1 failed" in done.stdout
+    assert "bad.mp4" in done.stdout
+    assert "[3/3]" in done.stdout
+    assert str(output / "contact-sheets/a.mp4.png") in done.stdout
+    for name in ("a.mp4", "b.mp4"):
+        assert probe(output / name).frames == probe(source / name).frames
+
+    again = run_job("batch_infer", *arguments, address=cluster_address)
+    assert "2 skipped" in again.stdout, again.stderr
+
+
+def test_nothing_but_failures_is_exit_code_1(
+    run_job, write_config, cluster_address, tiny_model, tmp_path: Path
+):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/bad.mp4").write_text("no video")
+    done = run_job(
+        "batch_infer", "--config", write_config({}), "--videos", tmp_path / "in",
+        "--output", tmp_path / "out", "--model", tiny_model, address=cluster_address,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "bad.mp4" in done.stdout and "Traceback" not in done.stderr

@@ -57,9 +57,14 @@ def save_model(
     for name, network in networks.items():
         if network is not None:
             save_network(folder / f"{name}.safetensors", network, half=half)
+    write_config(folder, config)
+    return folder
+
+
+def write_config(folder: Path, config: ModelConfig) -> None:
+    """Write a model folder's config.yaml."""
     document = {"format": FORMAT, "model": config.to_dict()}
     (folder / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    return folder
 
 
 def save_network(path: Path, network: nn.Module, *, half: bool = False) -> None:

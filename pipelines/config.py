@@ -133,6 +133,10 @@ class StageConfig(Section):
     learning_rate: PositiveFloat = 1e-4
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     decay_every_epochs: PositiveInt = 10
+    targets: PositiveInt | None = None
+    """Target frames per clip, each the others' reference; None: all frames of the clip."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the weight average that is validated and kept; 0: no average."""
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 200
     validate_every: PositiveInt = 500

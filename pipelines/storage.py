@@ -186,6 +186,14 @@ def read_bytes(uri: str, s3_endpoint: str | None = None) -> bytes:
         return stream.read()
 
 
+def write_bytes(content: bytes, uri: str, s3_endpoint: str | None = None) -> None:
+    """Publish a small file's content. Raises StorageError."""
+    with tempfile.TemporaryDirectory(prefix="cssta-") as folder:
+        local = Path(folder) / "content"
+        local.write_bytes(content)
+        publish(local, uri, s3_endpoint)
+
+
 def exists(uri: str, s3_endpoint: str | None = None) -> bool:
     """Whether there is a file or folder at a URI."""
     system, path = filesystem(uri, s3_endpoint)

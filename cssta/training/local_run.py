@@ -6,6 +6,7 @@ minutes and a later run goes on from there.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -103,7 +104,7 @@ class LocalRun:
         recent: list[dict[str, float]] = []
         stream = batches(stage)
         while (now := spent + (time.monotonic() - start) / 60) < total:
-            rate = base * max(0.02, 0.5 + 0.5 * np.cos(np.pi * now / total))
+            rate = base * max(0.02, 0.5 + 0.5 * math.cos(math.pi * now / total))
             for group in stage.optimiser.adam.param_groups:
                 group["lr"] = rate
             recent.append(stage.step(next(stream)))

@@ -1,0 +1,216 @@
+"""One training stage on the cluster: a Ray Train job over a Ray Data stream, logged to MLflow.
+
+A stage's folder is named by what decides its outcome (configuration, data, earlier stages): the
+same stage is found again, finished or half-way, and another one never mistaken for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchTrainer
+
+from cssta.config import ModelConfig
+from cssta.losses import LossWeights
+from pipelines import storage
+from pipelines.clip_plan import object_sequences, plan_clips
+from pipelines.config import JobConfig
+from pipelines.data import Failures, clip_stream
+from pipelines.manifest import Manifest
+from pipelines.progress import Progress, relay
+from pipelines.tracking import StageRun
+from pipelines.train_loop import PICTURE, StageTask, train_worker
+
+STAGES = ("im2im", "inpainter", "temporal")
+VALIDATION_CLIPS = 4
+RESTARTS = 3  # of a stage whose worker or node died
+SPARE_CLIPS = 0.1  # planned beyond the need, for files that fail half-way
+
+
+class StageError(ValueError):
+    """A stage could not be trained; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage: the exported network's safetensors and the last metrics."""
+
+    name: str
+    digest: str
+    weights: bytes = field(repr=False)
+    metrics: dict[str, float]
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Training and held-out videos of a job, and where failures while streaming are told."""
+
+    training: Manifest
+    held_out: Manifest
+    failures: Failures | None = None
+
+
+def train_stage(
+    cfg: JobConfig,
+    name: str,
+    model: ModelConfig,
+    weights: dict[str, bytes],
+    videos: Videos,
+    run: StageRun,
+    say: Callable[[str], None] = print,
+) -> StageResult:
+    """Train stage `name`, or go on with it, or take its result if it is there.
+
+    `weights`: safetensors by network name; earlier stages' results and, under `name` itself, where
+    to start. Needs a connected Ray. Raises StageError when training fails for good.
+    """
+    started = time.monotonic()
+    digest = stage_digest(cfg, name, model, weights, videos.training)
+    endpoint = cfg.data.s3_endpoint
+    folder = storage.join(cfg.cluster.storage, cfg.name, "stages")
+    record = storage.join(folder, f"{name}-{digest}", "result.json")
+    stored = storage.join(folder, f"{name}-{digest}", f"{name}.safetensors")
+    run.log_params({"digest": digest, **_stage_params(cfg, name)})
+    if storage.exists(record, endpoint):
+        content = json.loads(storage.read_bytes(record, endpoint))
+        run.set_tags({"reused": True})
+        run.log_metrics(content["metrics"])
+        return StageResult(
+            name, digest, storage.read_bytes(stored, endpoint), content["metrics"],
+            content["seconds"], reused=True,
+        )
+    task = StageTask(
+        name=name, config=model, stage=getattr(cfg.stages, name),
+        losses=LossWeights(**cfg.losses.model_dump()), data=cfg.data, seed=cfg.seed,
+        threads=max(1, math.floor(cfg.cluster.cpus_per_worker)),
+        weights=weights,
+        validation=_validation_rows(cfg, videos),
+    )
+    with relay(say) as progress:
+        log = StageLog(run, name, task.stage.steps, progress)
+        result = _fit(cfg, task, f"{name}-{digest}", folder, videos, log)
+    metrics = {k: float(v) for k, v in result.metrics.items() if isinstance(v, (int, float))}
+    with result.checkpoint.as_directory() as checkpoint:
+        content = exported_weights(checkpoint)
+    seconds = time.monotonic() - started
+    storage.write_bytes(content, stored, endpoint)
+    document = json.dumps({"metrics": metrics, "seconds": seconds})
+    storage.write_bytes(document.encode(), record, endpoint)
+    return StageResult(name, digest, content, metrics, seconds, reused=False)
+
+
+def stage_digest(
+    cfg: JobConfig, name: str, model: ModelConfig, weights: dict[str, bytes], videos: Manifest
+) -> str:
+    """Twelve hex digits over everything that decides the stage's outcome."""
+    decisive = {
+        "stage": name,
+        "model": model.to_dict(),
+        "settings": getattr(cfg.stages, name).model_dump(mode="json"),
+        "losses": cfg.losses.model_dump(mode="json"),
+        "data": cfg.data.model_dump(mode="json"),
+        "seed": cfg.seed,
+        "workers": cfg.cluster.workers,
+        "videos": [[v.uri, v.frames, v.height, v.width] for v in videos.videos],
+        "weights": {key: hashlib.sha256(value).hexdigest() for key, value in weights.items()},
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def exported_weights(checkpoint: str) -> bytes:
+    """The network to build on: the weight average where the checkpoint has one."""
+    names = ("average.safetensors", "network.safetensors")
+    for name in names:
+        uri = storage.join(checkpoint, name)
+        if storage.exists(uri):
+            return storage.read_bytes(uri)
+    raise StageError(f"{checkpoint}: holds neither {names[0]} nor {names[1]}")
+
+
+class StageLog(UserCallback):
+    """Passes what workers report to MLflow and to the job's output; runs in the controller."""
+
+    def __init__(self, run: StageRun, name: str, steps: int, progress: Progress) -> None:
+        self.run, self.name, self.steps, self.progress = run, name, steps, progress
+
+    def after_report(self, run_context, metrics, checkpoint) -> None:
+        report = dict(metrics[0])
+        step = int(report.pop("step"))
+        self.run.log_step(report, step)
+        shown = ("loss", "validation_hole_psnr", "steps_per_second", "data_wait_share")
+        text = "  ".join(f"{key} {report[key]:.3g}" for key in shown if key in report)
+        self.progress.say(f"  {self.name} {step}/{self.steps}  {text}")
+        if checkpoint is not None and "validation_psnr" in report:
+            with checkpoint.as_directory() as folder:
+                picture = storage.join(folder, PICTURE)
+                if storage.exists(picture):
+                    self.run.log_file(picture, f"pictures/step-{step:06d}")
+
+
+def _fit(
+    cfg: JobConfig, task: StageTask, run_name: str, folder: str, videos: Videos, log: StageLog
+) -> ray.train.Result:
+    cluster, endpoint = cfg.cluster, cfg.data.s3_endpoint
+    use_gpu = cluster.use_gpu
+    if use_gpu == "auto":
+        use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.workers
+    clips = math.ceil(
+        task.stage.steps * task.stage.batch_size * cluster.workers * (1 + SPARE_CLIPS)
+        + 2 * task.stage.batch_size * cluster.workers
+    )
+    stream = clip_stream(
+        videos.training, cfg.data, cfg.seed,
+        epochs=math.ceil(clips / cfg.data.clips_per_epoch), failures=videos.failures,
+    )
+    filesystem, path = storage.filesystem(folder, endpoint)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"task": task},
+        datasets={"train": stream},
+        scaling_config=ScalingConfig(
+            num_workers=cluster.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": cluster.cpus_per_worker, "GPU": int(use_gpu)},
+        ),
+        run_config=RunConfig(
+            name=run_name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=[log],
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except Exception as error:  # Ray Train wraps whatever a worker raised
+        raise StageError(f"stage {task.name} failed: {error}") from error
+    if result.checkpoint is None:
+        raise StageError(f"stage {task.name} left no checkpoint in {folder}/{run_name}")
+    return result
+
+
+def _validation_rows(cfg: JobConfig, videos: Videos) -> tuple:
+    """The same few clips at every validation; of training videos if none could be held out."""
+    source = videos.held_out if videos.held_out.videos else videos.training
+    data = cfg.data.model_copy(update={"flip": False})
+    return tuple(
+        plan_clips(
+            source, data, cfg.seed + 1, 0, clips=VALIDATION_CLIPS,
+            objects=object_sequences(cfg.data),
+        )
+    )
+
+
+def _stage_params(cfg: JobConfig, name: str) -> dict:
+    return {**getattr(cfg.stages, name).model_dump(), **cfg.losses.model_dump()}

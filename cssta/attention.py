@@ -1,6 +1,6 @@
 """The CSSTA layer: coherent semantic spatial-temporal attention (Sec. 2.1, eq. 1 to 3).
 
-Shapes: B batch, T targets and R references of one clip, C channels, H and W size of the feature map.
+Shapes: B batch, T targets and R references of one clip, C channels, H and W the map's size.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cssta.patch_attention import Geometry, PatchAttention, Plan, norm_inverse
+from cssta.diagonal_sum import Geometry
+from cssta.patch_attention import PatchAttention, Plan, norm_inverse
 from cssta.unfold_attention import unfold_attention
 
 # Bytes that one block's score matrices may take, forward; the backward pass takes about as much.
@@ -44,8 +45,12 @@ def cssta_attention(
     _check(target, references, target_mask, reference_masks, patch_size)
     outputs = [
         attend_clip(
-            target[b : b + 1], references[b], target_mask[b : b + 1], reference_masks[b],
-            scale=scale, patch_size=patch_size,
+            target[b : b + 1],
+            references[b],
+            target_mask[b : b + 1],
+            reference_masks[b],
+            scale=scale,
+            patch_size=patch_size,
         )[0]
         for b in range(target.shape[0])
     ]
@@ -79,15 +84,30 @@ def attend_clip(
     """
     hole = target_masks > 0.5
     inter, entropy = inter_frame_attention(
-        targets, references, hole, reference_masks, scale=scale, patch_size=patch_size,
-        allowed=allowed, budget=budget, track_entropy=track_entropy,
+        targets,
+        references,
+        hole,
+        reference_masks,
+        scale=scale,
+        patch_size=patch_size,
+        allowed=allowed,
+        budget=budget,
+        track_entropy=track_entropy,
     )
     return inter + hole_region_attention(targets, hole, scale=scale), entropy
 
 
 def inter_frame_attention(
-    targets, references, hole, reference_masks, *, scale, patch_size=3, allowed=None,
-    budget=SCORE_BUDGET, track_entropy=False,
+    targets,
+    references,
+    hole,
+    reference_masks,
+    *,
+    scale,
+    patch_size=3,
+    allowed=None,
+    budget=SCORE_BUDGET,
+    track_entropy=False,
 ) -> tuple[Tensor, Tensor]:
     """Eq. 1, at hole positions only; arguments as in `attend_clip`, `hole` bool (T, 1, H, W)."""
     frames, channels, height, width = targets.shape
@@ -136,7 +156,9 @@ def hole_region_attention(targets: Tensor, hole: Tensor, *, scale: float | Tenso
             values = features[index]
             unit = values / values.norm(dim=1, keepdim=True).clamp_min(1e-6)
             mixed = F.scaled_dot_product_attention(
-                (unit * scale).to(values.dtype)[None, None], unit[None, None], values[None, None],
+                (unit * scale).to(values.dtype)[None, None],
+                unit[None, None],
+                values[None, None],
                 scale=1.0,
             )[0, 0]
             output = output.index_copy(0, index, mixed.to(output.dtype))
@@ -154,8 +176,13 @@ class CSSTALayer(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(float(initial_scale)).log())
 
     def forward(
-        self, targets: Tensor, references: Tensor, target_masks: Tensor,
-        reference_masks: Tensor, allowed: Tensor | None = None, budget: int = SCORE_BUDGET,
+        self,
+        targets: Tensor,
+        references: Tensor,
+        target_masks: Tensor,
+        reference_masks: Tensor,
+        allowed: Tensor | None = None,
+        budget: int = SCORE_BUDGET,
     ) -> tuple[Tensor, Tensor]:
         """As `attend_clip`."""
         scale = self.log_scale.exp()
@@ -166,8 +193,14 @@ class CSSTALayer(nn.Module):
             )
             return inter + hole_region_attention(targets, hole, scale=scale), inter.new_zeros(())
         return attend_clip(
-            targets, references, target_masks, reference_masks, scale=scale,
-            allowed=allowed, budget=budget, track_entropy=self.track_entropy,
+            targets,
+            references,
+            target_masks,
+            reference_masks,
+            scale=scale,
+            allowed=allowed,
+            budget=budget,
+            track_entropy=self.track_entropy,
         )
 
 

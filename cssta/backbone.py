@@ -1,4 +1,4 @@
-"""Encoder and decoder, shared in form by IM2IM, the coarse stage and the refinement stage (Sec. 2.4).
+"""Encoder and decoder, shared in form by IM2IM, the coarse and the refinement stage (Sec. 2.4).
 
 Shapes: N frames, H and W image size (multiples of 4), h = H / 4 and w = W / 4.
 """

@@ -1,9 +1,9 @@
 """Model folders: safetensors weights beside a plain-text config. Nothing here unpickles.
 
-    config.yaml             the ModelConfig and a format number
-    inpainter.safetensors   coarse and refinement stages
-    temporal.safetensors    temporal consistency network (optional)
-    im2im.safetensors       the auto-encoder, feature teacher for further training (optional)
+config.yaml             the ModelConfig and a format number
+inpainter.safetensors   coarse and refinement stages
+temporal.safetensors    temporal consistency network (optional)
+im2im.safetensors       the auto-encoder, feature teacher for further training (optional)
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def write_config(folder: Path, config: ModelConfig) -> None:
 
 def save_network(path: Path, network: nn.Module, *, half: bool = False) -> None:
     """Write one network's weights."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    tensors = {
+        key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
+    }
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     save_file(tensors, path)
@@ -101,7 +103,7 @@ def load_network(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged weights ({error}); restore it or {remedy}") from error
+        raise CheckpointError(f"{path}: damaged ({error}); restore it or {remedy}") from error
     network = build()
     try:
         network.load_state_dict({key: value.float() for key, value in tensors.items()})
@@ -119,7 +121,7 @@ def _read_config(path: Path) -> ModelConfig:
     try:
         document = yaml.safe_load(path.read_text())
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise CheckpointError(f"{path}: 'format' must be {FORMAT}; this is another kind of file")
+            raise CheckpointError(f"{path}: 'format' must be {FORMAT}; is this a model's?")
         return ModelConfig.from_dict(document["model"])
     except (yaml.YAMLError, ModelConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a model configuration ({error})") from error

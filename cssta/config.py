@@ -71,7 +71,10 @@ PRESETS = {
     "small": ModelConfig(width=32, coarse_width=16, temporal_width=12, discriminator_width=24),
     "base": ModelConfig(),
     "large": ModelConfig(
-        width=64, coarse_width=48, dilations=(2, 4, 8, 16), temporal_width=24,
+        width=64,
+        coarse_width=48,
+        dilations=(2, 4, 8, 16),
+        temporal_width=24,
         discriminator_width=48,
     ),
 }

@@ -1,6 +1,8 @@
-"""Spectral-normalised discriminator that judges a map of features (Sec. 2.3; SN-PatchGAN family)."""
+"""Spectral-normalised discriminator over a map of features (Sec. 2.3; SN-PatchGAN family)."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +12,14 @@ from cssta.config import ModelConfig
 
 
 class Discriminator(nn.Module):
-    """Frame and mask to a map of scores; holes of any shape, anywhere, are judged where they are."""
+    """Frame and mask to a map of scores: holes of any shape are judged where they are."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.discriminator_width
         channels = [4, width, 2 * width, 4 * width, 4 * width]
         layers: list[nn.Module] = []
-        for channels_in, channels_out in zip(channels[:-1], channels[1:], strict=True):
+        for channels_in, channels_out in pairwise(channels):
             conv = nn.Conv2d(channels_in, channels_out, 5, stride=2, padding=2)
             layers += [spectral_norm(conv), nn.LeakyReLU(0.2)]
         layers.append(spectral_norm(nn.Conv2d(channels[-1], channels[-1], 5, padding=2)))

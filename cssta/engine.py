@@ -25,7 +25,9 @@ Progress = Callable[[int, int], None]
 class Inpainter:
     """A model on a device, ready to complete videos of any size and length."""
 
-    def __init__(self, model: Model, device: torch.device, plan: ReferencePlan | None = None) -> None:
+    def __init__(
+        self, model: Model, device: torch.device, plan: ReferencePlan | None = None
+    ) -> None:
         self.device = device
         self.plan = plan or ReferencePlan()
         layout = torch.channels_last
@@ -143,7 +145,9 @@ class _Bank:
                     torch.cat([frame for frame, _ in pixels]), torch.cat([m for _, m in pixels])
                 )
             for row, index in enumerate(part):
-                self.kept[index] = Encoded(*(value[row : row + 1] for value in vars(encoded).values()))
+                self.kept[index] = Encoded(
+                    *(value[row : row + 1] for value in vars(encoded).values())
+                )
 
     def gather(self, indices: list[int]) -> Encoded:
         """These frames as one batch."""
@@ -166,7 +170,8 @@ class _Bank:
 def check_clip(frames: np.ndarray, masks: np.ndarray) -> None:
     """Raise ValueError unless frames are uint8 (T, H, W, 3) and masks bool (T, H, W), T >= 1."""
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
-        raise ValueError(f"frames must be a uint8 array, not {getattr(frames, 'dtype', type(frames))}")
+        kind = getattr(frames, "dtype", type(frames))
+        raise ValueError(f"frames must be a uint8 array, not {kind}")
     if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
         raise ValueError(f"frames must be (T, H, W, 3) with T, H, W >= 1, not {frames.shape}")
     if not isinstance(masks, np.ndarray) or masks.dtype != np.bool_:

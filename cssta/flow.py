@@ -1,4 +1,4 @@
-"""Dense optical flow on true frames, for the temporal loss and the warping error; never at inference.
+"""Dense optical flow on true frames, for the temporal loss; never used at inference.
 
 Shapes: N frame pairs, H and W image size; flow in pixels, (dx, dy).
 """

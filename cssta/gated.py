@@ -1,4 +1,4 @@
-"""Gated convolution: a learned, soft validity mask per pixel and channel (Yi et al. 2020, light form).
+"""Gated convolution: a learned, soft validity mask (the light form of Yi et al. 2020).
 
 Shapes: N batch, C channels, H and W height and width.
 """
@@ -18,13 +18,24 @@ class GatedConv(nn.Module):
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, dilation: int = 1
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         padding = dilation * (kernel // 2)
         self.feature = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, dilation)
         self.gate_spatial = nn.Conv2d(
-            channels_in, channels_in, kernel, stride, padding, dilation, groups=channels_in,
+            channels_in,
+            channels_in,
+            kernel,
+            stride,
+            padding,
+            dilation,
+            groups=channels_in,
             bias=False,
         )
         self.gate_channel = nn.Conv2d(channels_in, channels_out, 1)

@@ -1,7 +1,7 @@
 """The two-stage inpainter: coarse completion, then refinement with CSSTA attention (Sec. 2.4).
 
-Shapes: B clips, T frames of a clip, N frames in all, H and W image size (multiples of 4), C features
-at h = H / 4 and w = W / 4.
+Shapes: B clips, T frames of a clip, N frames in all, H and W image size (multiples of 4), C
+feature channels at h = H / 4 and w = W / 4.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class CoarseNetwork(nn.Module):
 class Encoded:
     """What a frame needs to serve as target or reference; one entry per frame along dimension 0.
 
-    `coarse` is `P_t`, `frames` the composite (N, 3, H, W), `features` the attention branch's (N, C, h, w).
+    `coarse` is `P_t`, `frames` the composite, both (N, 3, H, W); `features` (N, C, h, w) are the
+    attention branch's.
     """
 
     coarse: Tensor
@@ -52,7 +53,7 @@ class Encoded:
 
 @dataclass
 class Completion:
-    """The network's answer for targets: images (N, 3, H, W) unclamped, decoder activations, entropy."""
+    """The answer for targets: images (N, 3, H, W) unclamped, decoder activations, entropy."""
 
     output: Tensor
     activations: list[Tensor]
@@ -134,7 +135,10 @@ class InpaintingNetwork(nn.Module):
         others = ~torch.eye(length, dtype=torch.bool, device=frames.device)[:targets]
         results = [
             self.refinement.attention(
-                features[b, :targets], features[b], feature_masks[b, :targets], feature_masks[b],
+                features[b, :targets],
+                features[b],
+                feature_masks[b, :targets],
+                feature_masks[b],
                 others,
             )
             for b in range(batch)
@@ -146,8 +150,11 @@ class InpaintingNetwork(nn.Module):
             return tensor.unflatten(0, (batch, length))[:, :targets].flatten(0, 1)
 
         target = Encoded(
-            first(encoded.coarse), first(encoded.frames), first(encoded.masks),
-            first(encoded.features), first(encoded.feature_masks),
+            first(encoded.coarse),
+            first(encoded.frames),
+            first(encoded.masks),
+            first(encoded.features),
+            first(encoded.feature_masks),
         )
         return encoded, self._decode(target, attended, entropy)
 

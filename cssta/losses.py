@@ -48,7 +48,7 @@ def feature_loss(activations: Sequence[Tensor], teacher: Sequence[Tensor]) -> Te
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Eq. 5, with the signs that the paper swapped in print put right: real above 1, fake below -1."""
+    """Eq. 5 with the signs that the paper swapped in print put right: real > 1, fake < -1."""
     per_frame = F.relu(1 - real).mean(dim=(1, 2, 3)) + F.relu(1 + fake).mean(dim=(1, 2, 3))
     return per_frame.sum()
 

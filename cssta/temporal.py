@@ -35,8 +35,10 @@ class TemporalNetwork(nn.Module):
         width = config.temporal_width
         self.channels = 2 * width
         self.down = nn.Sequential(
-            nn.Conv2d(7, width, 5, stride=2, padding=2), nn.LeakyReLU(0.2),
-            nn.Conv2d(width, self.channels, 3, stride=2, padding=1), nn.LeakyReLU(0.2),
+            nn.Conv2d(7, width, 5, stride=2, padding=2),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, self.channels, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
         )
         self.recurrent = ConvGRU(self.channels)
         self.up_half = nn.Conv2d(2 * self.channels, width, 3, padding=1)

@@ -1,8 +1,8 @@
 """Eq. 1 by unfolding every patch, through PyTorch's own fused attention.
 
 It does patch_size ** 2 times the multiplications of `cssta.patch_attention` and is exact all the
-same. Where a matrix unit makes multiplications nearly free but memory is slow (bfloat16 on a CPU with
-AMX), that is the better trade for training; elsewhere it is what the benchmark compares with.
+same. Where a matrix unit makes multiplications nearly free but memory is slow (bfloat16 on a CPU
+with AMX), that is the better trade for training; elsewhere the benchmark compares with it.
 """
 
 from __future__ import annotations

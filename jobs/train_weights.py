@@ -1,7 +1,7 @@
 """Train the default weights on one machine, from clips packed by `--pack`.
 
-    python jobs/train_weights.py --pack CLIPS --packed PACKED      decode a folder of clips once
-    python jobs/train_weights.py --packed PACKED --output OUT      train; run again to go on
+python jobs/train_weights.py --pack CLIPS --packed PACKED      decode a folder of clips once
+python jobs/train_weights.py --packed PACKED --output OUT      train; run again to go on
 """
 
 from __future__ import annotations
@@ -64,7 +64,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("runs/weights"))
     parser.add_argument("--size", choices=sorted(PRESETS), default="base", help="model size")
     parser.add_argument(
-        "--minutes", type=float, nargs=3, default=(4, 18, 4), metavar=("IM2IM", "INPAINTER", "TEMPORAL"),
+        "--minutes",
+        type=float,
+        nargs=3,
+        default=(4, 18, 4),
+        metavar=("IM2IM", "INPAINTER", "TEMPORAL"),
     )
     parser.add_argument("--batch", type=int, default=2, help="clips per step")
     parser.add_argument("--frames", type=int, default=5, help="frames per clip")

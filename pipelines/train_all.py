@@ -1,4 +1,4 @@
-"""The main job: videos in, three stages, an evaluation, a registered model, completed videos out."""
+"""The main job: three training stages, evaluation, registration, completed videos."""
 
 from __future__ import annotations
 
@@ -98,8 +98,15 @@ def train_all(cfg: JobConfig, say: Say = print) -> TrainSummary:
             batch = complete_bucket(cfg, version.uri, on_video=_on_video(say))
             run.log_metrics({f"batch_{k}": batch.count(k) for k in ("done", "skipped", "failed")})
         summary = TrainSummary(
-            version, f"models:/{cfg.registry.name}@{cfg.registry.alias}", tuple(stages), metrics,
-            rejected, run.tracking_uri, run.run_id, batch, time.monotonic() - started,
+            version,
+            f"models:/{cfg.registry.name}@{cfg.registry.alias}",
+            tuple(stages),
+            metrics,
+            rejected,
+            run.tracking_uri,
+            run.run_id,
+            batch,
+            time.monotonic() - started,
         )
         document = json.dumps({"summary": summary.text(), "metrics": metrics}, indent=1)
         target = storage.join(cfg.cluster.storage, cfg.name, "summary.json")
@@ -107,9 +114,7 @@ def train_all(cfg: JobConfig, say: Say = print) -> TrainSummary:
         return summary
 
 
-def initial_weights(
-    cfg: JobConfig, tracking_uri: str
-) -> tuple[ModelConfig, dict[str, bytes], str]:
+def initial_weights(cfg: JobConfig, tracking_uri: str) -> tuple[ModelConfig, dict[str, bytes], str]:
     """Model configuration, starting weights by network name, and words for where they are from.
 
     Raises RegistryError or CheckpointError if `model.init` cannot be used.
@@ -169,8 +174,12 @@ def _evaluate_and_register(
         for file in evaluation.write(Path(scratch)):
             run.log_file(file)
     version = register(
-        folder, name=cfg.registry.name, alias=cfg.registry.alias, run_id=run.run_id,
-        metrics=metrics, tracking_uri=run.tracking_uri,
+        folder,
+        name=cfg.registry.name,
+        alias=cfg.registry.alias,
+        run_id=run.run_id,
+        metrics=metrics,
+        tracking_uri=run.tracking_uri,
     )
     say(f"registered {version.uri} as {cfg.registry.name}@{cfg.registry.alias}")
     document = {"identity": identity, "version": asdict(version), "metrics": metrics}

@@ -132,8 +132,11 @@ def build_stage(task: StageTask, device: torch.device, wrap: Callable) -> Stage:
 
 def _settings(stage: StageConfig) -> Settings:
     return Settings(
-        learning_rate=stage.learning_rate, decay=stage.decay,
-        decay_every_epochs=stage.decay_every_epochs, ema=stage.ema, targets=stage.targets,
+        learning_rate=stage.learning_rate,
+        decay=stage.decay,
+        decay_every_epochs=stage.decay_every_epochs,
+        ema=stage.ema,
+        targets=stage.targets,
     )
 
 
@@ -161,7 +164,9 @@ def _batches(task: StageTask, done: int) -> Iterator[dict[str, np.ndarray]]:
     while True:
         given = 0
         rows = shard.iter_batches(
-            batch_size=task.stage.batch_size, prefetch_batches=2, batch_format="numpy",
+            batch_size=task.stage.batch_size,
+            prefetch_batches=2,
+            batch_format="numpy",
             drop_last=True,
         )
         for number, batch in enumerate(rows):

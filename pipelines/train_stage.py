@@ -86,12 +86,20 @@ def train_stage(
         run.set_tags({"reused": True})
         run.log_metrics(content["metrics"])
         return StageResult(
-            name, digest, storage.read_bytes(stored, endpoint), content["metrics"],
-            content["seconds"], reused=True,
+            name,
+            digest,
+            storage.read_bytes(stored, endpoint),
+            content["metrics"],
+            content["seconds"],
+            reused=True,
         )
     task = StageTask(
-        name=name, config=model, stage=getattr(cfg.stages, name),
-        losses=LossWeights(**cfg.losses.model_dump()), data=cfg.data, seed=cfg.seed,
+        name=name,
+        config=model,
+        stage=getattr(cfg.stages, name),
+        losses=LossWeights(**cfg.losses.model_dump()),
+        data=cfg.data,
+        seed=cfg.seed,
         threads=max(1, math.floor(cfg.cluster.cpus_per_worker)),
         weights=weights,
         validation=_validation_rows(cfg, videos),
@@ -169,8 +177,11 @@ def _fit(
         + 2 * task.stage.batch_size * cluster.workers
     )
     stream = clip_stream(
-        videos.training, cfg.data, cfg.seed,
-        epochs=math.ceil(clips / cfg.data.clips_per_epoch), failures=videos.failures,
+        videos.training,
+        cfg.data,
+        cfg.seed,
+        epochs=math.ceil(clips / cfg.data.clips_per_epoch),
+        failures=videos.failures,
     )
     filesystem, path = storage.filesystem(folder, endpoint)
     trainer = TorchTrainer(
@@ -206,7 +217,11 @@ def _validation_rows(cfg: JobConfig, videos: Videos) -> tuple:
     data = cfg.data.model_copy(update={"flip": False})
     return tuple(
         plan_clips(
-            source, data, cfg.seed + 1, 0, clips=VALIDATION_CLIPS,
+            source,
+            data,
+            cfg.seed + 1,
+            0,
+            clips=VALIDATION_CLIPS,
             objects=object_sequences(cfg.data),
         )
     )

@@ -1,4 +1,4 @@
-"""Fixtures for every test: real footage where present, a local Ray cluster, MLflow, a tiny model."""
+"""Fixtures for every test: real footage, a local Ray cluster, MLflow, a tiny model."""
 
 from __future__ import annotations
 

@@ -8,6 +8,12 @@ from cssta.training.stage import Stage
 from cssta.training.temporal_stage import TemporalStage
 
 __all__ = [
-    "DivergedError", "Im2ImStage", "InpainterStage", "Settings", "Stage", "TemporalStage",
-    "to_network", "to_uint8",
+    "DivergedError",
+    "Im2ImStage",
+    "InpainterStage",
+    "Settings",
+    "Stage",
+    "TemporalStage",
+    "to_network",
+    "to_uint8",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor
 def to_network(batch: dict, device: torch.device) -> tuple[Tensor, Tensor]:
     """`{"frames": uint8 (B, T, H, W, 3), "masks": bool (B, T, H, W)}` to floats on `device`.
 
-    Arrays or tensors. Returns frames (B, T, 3, H, W) in [-1, 1] and masks (B, T, 1, H, W), 1 = hole.
+    Arrays or tensors. Returns frames (B, T, 3, H, W) in [-1, 1], masks (B, T, 1, H, W), 1 = hole.
     Raises ValueError when the shapes do not belong together or are no multiple of 4.
     """
     frames, masks = (torch.as_tensor(batch[key]) for key in ("frames", "masks"))
@@ -23,7 +23,7 @@ def to_network(batch: dict, device: torch.device) -> tuple[Tensor, Tensor]:
             f"not {tuple(frames.shape)} and {tuple(masks.shape)}"
         )
     if frames.shape[2] % 4 or frames.shape[3] % 4:
-        raise ValueError(f"training frames need sides that are multiples of 4, not {frames.shape[2:4]}")
+        raise ValueError(f"sides must be multiples of 4 in training, not {frames.shape[2:4]}")
     frames, masks = frames.to(device), masks.to(device)
     return frames.permute(0, 1, 4, 2, 3).float() / 127.5 - 1, masks[:, :, None].float()
 

@@ -63,7 +63,7 @@ class LocalRun:
         training, held = clips.split(0.06)
         how = dict(frames=self.frames, size=self.size, max_stride=self.max_stride, ratio=self.ratio)
         self.held_out = list(islice(clips.batches(held, batch=4, seed=1, **how), 4))
-        self.log(f"{len(training)} clips to train on, {len(held)} of other scenes held out; {device}")
+        self.log(f"{len(training)} clips to train on, {len(held)} of other scenes held out")
 
         def batches(stage: Stage) -> Iterator[dict]:
             # Another seed after every resumption, so that no clip is seen in the same order twice.
@@ -79,13 +79,23 @@ class LocalRun:
         network = InpaintingNetwork(self.config)
         network.start_from(teacher)
         stage = InpainterStage(
-            self.config, network, self.settings, self.losses, device, teacher=teacher,
+            self.config,
+            network,
+            self.settings,
+            self.losses,
+            device,
+            teacher=teacher,
             adversarial=adversarial,
         )
         inpainter = self._train(stage, batches)
         stage = TemporalStage(
-            self.config, TemporalNetwork(self.config), self.settings, self.losses, device,
-            inpainter=inpainter, teacher=teacher,
+            self.config,
+            TemporalNetwork(self.config),
+            self.settings,
+            self.losses,
+            device,
+            inpainter=inpainter,
+            teacher=teacher,
         )
         temporal = self._train(stage, batches)
         return save_model(

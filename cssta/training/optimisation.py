@@ -41,7 +41,7 @@ class Settings:
 
 
 class Optimiser:
-    """Adam for one network with clipping, the paper's schedule and a guard against non-finite steps."""
+    """Adam with clipping, the paper's schedule and a guard against non-finite steps."""
 
     def __init__(self, network: nn.Module, settings: Settings) -> None:
         self.network = network

@@ -1,4 +1,4 @@
-"""Clips decoded once into one file of uint8 frames, for training where decoding would starve the GPU.
+"""Clips decoded once into one file of uint8 frames, where decoding would starve a GPU.
 
     frames.bin   every clip's frames one after another, uint8 (T, h, w, 3)
     index.json   name, group, offset and shape of each clip
@@ -67,14 +67,21 @@ class PackedClips:
         return flat.reshape(clip.frames, clip.height, clip.width, 3)
 
     def sample(
-        self, clip: PackedClip, rng: np.random.Generator, *, frames: int, size: int,
-        max_stride: int, ratio: tuple[float, float],
+        self,
+        clip: PackedClip,
+        rng: np.random.Generator,
+        *,
+        frames: int,
+        size: int,
+        max_stride: int,
+        ratio: tuple[float, float],
     ) -> tuple[np.ndarray, np.ndarray]:
         """One training clip: uint8 (T, H, W, 3) and bool (T, H, W), H = W = `size`.
 
         Frames are a random stride apart; scale, crop and flip are the clip's, never a frame's.
         """
-        stride = int(rng.integers(1, max(1, min(max_stride, (clip.frames - 1) // (frames - 1))) + 1))
+        longest = max(1, min(max_stride, (clip.frames - 1) // (frames - 1)))
+        stride = int(rng.integers(1, longest + 1))
         start = int(rng.integers(0, clip.frames - (frames - 1) * stride))
         video = self.frames(clip)[start : start + (frames - 1) * stride + 1 : stride]
         shortest = min(clip.height, clip.width)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +124,7 @@ class Stage(ABC):
     def restore(self, folder: Path) -> None:
         """Go on from `save`'s folder."""
         for name, network in self._networks().items():
-            loaded = load_network(folder / f"{name}.safetensors", lambda n=network: _clone(n))
+            loaded = load_network(folder / f"{name}.safetensors", partial(deepcopy, network))
             network.load_state_dict(loaded.state_dict())
         # weights_only: tensors and plain containers, never arbitrary objects.
         state = torch.load(folder / "state.pt", weights_only=True)
@@ -144,9 +146,3 @@ class Stage(ABC):
         if self.discriminator is not None:
             optimisers["discriminator"] = self.discriminator_optimiser
         return optimisers
-
-
-def _clone(network: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(network)

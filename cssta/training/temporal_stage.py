@@ -1,4 +1,4 @@
-"""Stage temporal: the ConvGRU network after a frozen inpainter (Sec. 2.4, after Lai et al. 2018)."""
+"""Stage temporal: the ConvGRU network after a frozen inpainter (Sec. 2.4, Lai et al. 2018)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,15 @@ class TemporalStage(Stage):
     network: TemporalNetwork
 
     def __init__(
-        self, config, network, settings, losses, device, inpainter: InpaintingNetwork,
-        teacher: Im2Im, **more,
+        self,
+        config,
+        network,
+        settings,
+        losses,
+        device,
+        inpainter: InpaintingNetwork,
+        teacher: Im2Im,
+        **more,
     ) -> None:
         super().__init__(config, network, settings, losses, device, **more, adversarial=False)
         self.inpainter = inpainter.to(device).eval().requires_grad_(False)
@@ -46,7 +53,8 @@ class TemporalStage(Stage):
                 if t:
                     flow = _flows(batch["frames"], t).to(self.device)
                     trust = visibility(frames[:, t], warp(frames[:, t - 1], flow)) * hole
-                    terms["stability"] = terms["stability"] + temporal_loss(output, warp(previous, flow), trust)
+                    step = temporal_loss(output, warp(previous, flow), trust)
+                    terms["stability"] = terms["stability"] + step
                 _, features = self.teacher(output)
                 with torch.no_grad():
                     _, wanted = self.teacher(current)

@@ -8,15 +8,21 @@ from torch import Tensor
 
 
 def oracle_attention(
-    target: Tensor, references: Tensor, target_mask: Tensor, reference_masks: Tensor,
-    patch_size: int = 3, scale: float = 10.0,
+    target: Tensor,
+    references: Tensor,
+    target_mask: Tensor,
+    reference_masks: Tensor,
+    patch_size: int = 3,
+    scale: float = 10.0,
 ) -> Tensor:
     """Arguments and result as `cssta.attention.cssta_attention`."""
     batch = target.shape[0]
-    return torch.stack([
-        _one(target[b], references[b], target_mask[b], reference_masks[b], patch_size, scale)
-        for b in range(batch)
-    ])
+    return torch.stack(
+        [
+            _one(target[b], references[b], target_mask[b], reference_masks[b], patch_size, scale)
+            for b in range(batch)
+        ]
+    )
 
 
 def _one(target, references, target_mask, reference_masks, patch_size, scale):

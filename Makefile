@@ -1,0 +1,60 @@
+# make demo   set everything up and run the whole job on a small bucket of videos
+# make test   pass the tests
+# make help   the rest
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DATA   ?=
+OUTPUT ?= runs/demo
+PORT   ?= 5000
+
+.PHONY: help demo test lint format ui lock clean
+
+help:
+	@echo "make demo [DATA=folder]   train, evaluate, register and complete videos, all on this machine"
+	@echo "make test                 run the tests"
+	@echo "make ui [PORT=5000]       the MLflow UI over the demo's runs"
+	@echo "make lint, make format    check or mend the code's form"
+	@echo "make lock                 renew constraints.txt from pyproject.toml"
+	@echo "make clean                remove .venv and runs/demo"
+
+# Installed once; again when the requirements change.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "error: $(PYTHON) is older than 3.10; use make PYTHON=python3.11"; exit 1; }
+	@echo "installing into $(VENV) (a few minutes)"
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "error: $(PYTHON) cannot make virtual environments; install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	  --editable '.[cluster,demo,dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	@$(BIN)/python infra/demo.py --output '$(OUTPUT)' $(if $(DATA),--data '$(DATA)')
+
+test: $(VENV)/.installed
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m pytest $(ARGS)
+
+ui: $(VENV)/.installed
+	@echo "MLflow UI: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
+	@$(BIN)/python -m mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
+	  --backend-store-uri 'sqlite:///$(abspath $(OUTPUT))/mlflow.db' \
+	  --artifacts-destination '$(abspath $(OUTPUT))/mlartifacts'
+
+lint: $(VENV)/.installed
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(VENV)/.installed
+	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
+
+lock: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet uv
+	@echo '# Exact versions for every Python from 3.10 on; made from pyproject.toml by `make lock`.' \
+	  > constraints.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras \
+	  --no-header --no-annotate pyproject.toml >> constraints.txt
+
+clean:
+	@rm -rf $(VENV) runs/demo

@@ -35,6 +35,10 @@ class Inpainter:
         self.temporal = model.temporal and model.temporal.to(device, memory_format=layout).eval()
         # One target at a time wastes nothing; a GPU wants more at once to be busy.
         self.batch = 8 if device.type == "cuda" else 1
+        # A CPU's bfloat16 matrix unit makes unfolded patches the faster way to the same result.
+        matrix_unit = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+        self.mixed_precision = device.type == "cuda" or matrix_unit
+        self.network.refinement.attention.unfold = matrix_unit
 
     @classmethod
     def load(
@@ -105,8 +109,7 @@ class Inpainter:
         return composite(completion.output.float().clamp(-1, 1), target.frames, target.masks)
 
     def _autocast(self) -> torch.autocast:
-        on = self.device.type == "cuda"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision)
 
     @staticmethod
     def _crop(frames: Tensor, height: int, width: int) -> Tensor:

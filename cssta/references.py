@@ -9,15 +9,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ReferencePlan:
-    """How many references a target sees.
+    """How many references a target sees; six by default, as in the paper (Sec. 3.2).
 
     Attributes:
         far: frames spread evenly over the whole clip, whatever its length.
         near: offsets from the target, in frames, each way.
     """
 
-    far: int = 5
-    near: tuple[int, ...] = (1, 3)
+    far: int = 4
+    near: tuple[int, ...] = (3,)
 
     def spread(self, length: int) -> list[int]:
         """Indices of the `far` frames, the same for every target of a clip of `length` frames."""

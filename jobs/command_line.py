@@ -61,6 +61,12 @@ def connect() -> None:
     """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or start a local one."""
     # Without an explicit mode a local start writes an access token into the home folder.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    # The jobs print their own progress; plans and addresses of every single step are no news.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    executor = logging.getLogger("ray.data._internal.execution.streaming_executor")
+    executor.setLevel(logging.WARNING)
     import ray
 
     if ray.is_initialized():

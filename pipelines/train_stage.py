@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ STAGES = ("im2im", "inpainter", "temporal")
 VALIDATION_CLIPS = 4
 RESTARTS = 3  # of a stage whose worker or node died
 SPARE_CLIPS = 0.1  # planned beyond the need, for files that fail half-way
+
+# A worker's report waits for the controller's next look; Ray's 2 s would hold up short steps.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 
 
 class StageError(ValueError):

@@ -1,0 +1,217 @@
+"""A worker's loop, run in this process against a stand-in for Ray Train's context."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import ray.train
+import ray.train.torch
+import torch
+from safetensors.numpy import load as load_tensors
+
+from cssta.checkpoint import save_network
+from cssta.config import ModelConfig
+from cssta.losses import LossWeights
+from pipelines import train_loop
+from pipelines.clip_plan import ClipRow
+from pipelines.config import DataConfig, StageConfig
+from pipelines.train_loop import PICTURE, StageTask, build_stage, train_worker
+
+CPU = torch.device("cpu")
+CONFIG = ModelConfig.preset("tiny")
+CLIPS = np.random.default_rng(0).integers(0, 256, (12, 2, 32, 32, 3), np.uint8)
+
+
+def make_task(name: str = "im2im", weights: dict | None = None, validation=(), **stage):
+    data = {"videos": "/v", "height": 32, "width": 32, "references": 1, "clips_per_epoch": 4}
+    return StageTask(
+        name=name,
+        config=CONFIG,
+        stage=StageConfig(**{"steps": 6, "log_every": 2, "checkpoint_every": 3} | stage),
+        losses=LossWeights(),
+        data=DataConfig(**data),
+        seed=0,
+        threads=1,
+        weights=weights or {},
+        validation=tuple(validation),
+    )
+
+
+class Shard:
+    """The planned stream: the same clips in the same order at every reading."""
+
+    def __init__(self, clips: np.ndarray) -> None:
+        self.clips = clips
+
+    def iter_batches(self, *, batch_size: int, drop_last: bool, **_):
+        assert drop_last
+        for start in range(0, len(self.clips) - batch_size + 1, batch_size):
+            frames = self.clips[start : start + batch_size]
+            masks = np.zeros(frames.shape[:-1], bool)
+            masks[:, :, 8:20, 8:20] = True
+            yield {"frames": frames, "masks": masks}
+
+
+class Trainer:
+    """Ray Train as one worker sees it; keeps what is reported."""
+
+    def __init__(self, monkeypatch, folder: Path, clips: np.ndarray = CLIPS, rank: int = 0) -> None:
+        self.folder, self.reports, self.latest = folder, [], None
+        context = SimpleNamespace(get_world_rank=lambda: rank, get_world_size=lambda: 1)
+        monkeypatch.setattr(ray.train, "get_context", lambda: context)
+        monkeypatch.setattr(ray.train, "get_checkpoint", lambda: self.latest)
+        monkeypatch.setattr(ray.train, "get_dataset_shard", lambda name: Shard(clips))
+        monkeypatch.setattr(ray.train, "report", self.report)
+        monkeypatch.setattr(ray.train.torch, "get_device", lambda: CPU)
+
+    def report(self, metrics: dict, checkpoint: ray.train.Checkpoint | None = None) -> None:
+        if checkpoint is not None:  # the worker's own folder is gone after the report
+            kept = checkpoint.to_directory(self.folder / str(len(self.reports)))
+            self.latest = ray.train.Checkpoint.from_directory(kept)
+        self.reports.append((metrics, checkpoint is not None))
+
+    @property
+    def steps(self) -> list[int]:
+        return [metrics["step"] for metrics, _ in self.reports]
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[int]:
+    """Number of the first clip of every batch that is trained on."""
+    numbers: list[int] = []
+    plain = train_loop.Im2ImStage.step
+
+    def step(stage, batch):
+        numbers.append(int(np.flatnonzero((batch["frames"][0] == CLIPS).all((1, 2, 3, 4)))[0]))
+        return plain(stage, batch)
+
+    monkeypatch.setattr(train_loop.Im2ImStage, "step", step)
+    return numbers
+
+
+def packed(network: torch.nn.Module, folder: Path) -> bytes:
+    save_network(folder / "packed.safetensors", network)
+    return (folder / "packed.safetensors").read_bytes()
+
+
+def same_weights(network: torch.nn.Module, content: bytes) -> bool:
+    tensors = load_tensors(content)
+    state = network.state_dict()
+    return state.keys() == tensors.keys() and all(
+        np.array_equal(state[key].numpy(), tensors[key]) for key in tensors
+    )
+
+
+def test_reports_at_log_steps_and_keeps_what_is_needed_to_go_on(monkeypatch, tmp_path):
+    trainer = Trainer(monkeypatch, tmp_path)
+    train_worker({"task": make_task(steps=6, log_every=2, checkpoint_every=3)})
+    assert [(m["step"], kept) for m, kept in trainer.reports] == [
+        (2, False),
+        (3, True),
+        (4, False),
+        (6, True),
+    ]
+    for metrics, _ in trainer.reports:
+        assert all(np.isfinite(value) for value in metrics.values())
+        assert metrics["skipped_steps"] == 0 and 0 <= metrics["data_wait_share"] <= 1
+        assert {"loss", "loss_discriminator", "learning_rate"} <= metrics.keys()
+    files = {path.name for path in Path(trainer.latest.path).iterdir()}
+    assert {"network.safetensors", "average.safetensors", "state.pt"} <= files
+
+
+def test_goes_on_from_a_checkpoint_with_the_clips_not_seen_yet(monkeypatch, tmp_path, seen):
+    trainer = Trainer(monkeypatch, tmp_path)
+    schedule = {"decay": 0.5, "decay_every_epochs": 1}
+    train_worker({"task": make_task(steps=3, **schedule)})
+    assert seen == [0, 1, 2]
+    train_worker({"task": make_task(steps=7, **schedule)})
+    assert seen == [0, 1, 2, 3, 4, 5, 6]
+    assert trainer.steps == [2, 3, 4, 6, 7]
+    assert trainer.reports[-1][0]["learning_rate"] == pytest.approx(1e-4 * 0.5)
+
+
+def test_a_stream_that_runs_dry_is_read_again(monkeypatch, tmp_path, seen):
+    Trainer(monkeypatch, tmp_path, clips=CLIPS[:5])
+    train_worker({"task": make_task(steps=7, batch_size=2, log_every=7)})
+    assert seen == [0, 2, 0, 2, 0, 2, 0]
+
+
+def test_a_bucket_without_any_clip_says_so(monkeypatch, tmp_path):
+    Trainer(monkeypatch, tmp_path, clips=CLIPS[:0])
+    with pytest.raises(RuntimeError, match="no clip"):
+        train_worker({"task": make_task()})
+
+
+def test_only_the_first_worker_keeps_checkpoints(monkeypatch, tmp_path, video_folder):
+    rows = [clip_row(video_folder / "a.mp4")]
+    trainer = Trainer(monkeypatch, tmp_path, rank=1)
+    train_worker({"task": make_task(steps=4, validation=rows)})
+    # Reports are a barrier: every rank has to make the same ones.
+    assert trainer.steps == [2, 3, 4]
+    assert not any(kept for _, kept in trainer.reports)
+    assert "validation_psnr" not in trainer.reports[-1][0]
+
+
+def clip_row(path: Path) -> ClipRow:
+    return ClipRow(0, str(path), (0, 1), False, 0.5, 0.5, mask_seed=1, objects=None)
+
+
+def test_validates_held_out_clips_with_scores_and_a_picture(monkeypatch, tmp_path, video_folder):
+    rows = [clip_row(video_folder / name) for name in ("a.mp4", "gone.mp4", "b.mp4")]
+    trainer = Trainer(monkeypatch, tmp_path)
+    train_worker({"task": make_task(steps=4, validate_every=2, validation=rows)})
+    validated = [m["step"] for m, _ in trainer.reports if "validation_psnr" in m]
+    assert validated == [2, 4]
+    scores = trainer.reports[-1][0]
+    assert 0 < scores["validation_psnr"] < 60 and -1 <= scores["validation_ssim"] <= 1
+    assert np.isfinite(scores["validation_hole_psnr"])
+    picture = cv2.imread(str(Path(trainer.latest.path) / PICTURE))
+    assert picture.shape == (3 * 32, 2 * 32, 3)  # input, result, truth; two frames each
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_schedule_counts_epochs_over_all_workers(batch_size: int):
+    ended: list[int] = []
+    stage = SimpleNamespace(steps=0, end_epoch=lambda: ended.append(stage.steps))
+    task = make_task(batch_size=batch_size)
+    for step in range(1, 9):
+        stage.steps = step
+        train_loop._follow_schedule(task, stage, world=2)
+    assert len(ended) == 8 * batch_size * 2 // task.data.clips_per_epoch
+
+
+def test_each_stage_builds_on_those_before(tmp_path):
+    names = ("im2im", "inpainter", "temporal")
+    alone = {name: build_stage(make_task(name), CPU, lambda network: network) for name in names}
+    assert {name: stage.name for name, stage in alone.items()} == {name: name for name in names}
+    weights = {name: packed(stage.network, tmp_path) for name, stage in alone.items()}
+
+    def build(name: str, *known: str):
+        task = make_task(name, {key: weights[key] for key in known})
+        return build_stage(task, CPU, lambda network: network)
+
+    inpainter = build("inpainter", "im2im")
+    assert same_weights(inpainter.teacher, weights["im2im"])
+    teacher = inpainter.teacher
+    for part in ("target_encoder", "attention_encoder", "decoder"):
+        started = getattr(inpainter.network.refinement, part).state_dict()
+        source = (teacher.decoder if part == "decoder" else teacher.encoder).state_dict()
+        assert all(torch.equal(started[key], source[key]) for key in source), part
+    again = build("inpainter", "im2im", "inpainter")
+    assert same_weights(again.network, weights["inpainter"])
+    temporal = build("temporal", *names)
+    assert same_weights(temporal.inpainter, weights["inpainter"])
+    assert same_weights(temporal.network, weights["temporal"])
+    assert not any(p.requires_grad for p in temporal.inpainter.parameters())
+
+
+def test_without_an_adversarial_loss_there_is_no_discriminator():
+    task = make_task("inpainter")
+    assert build_stage(task, CPU, lambda network: network).discriminator is not None
+    task = replace(task, losses=LossWeights(lambda_g=0))
+    assert build_stage(task, CPU, lambda network: network).discriminator is None

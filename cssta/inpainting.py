@@ -15,6 +15,7 @@ from cssta.attention import SCORE_BUDGET, CSSTALayer
 from cssta.backbone import Decoder, Encoder, feature_mask
 from cssta.config import ModelConfig
 from cssta.gated import GatedConv, ResidualGatedConv
+from cssta.membrane import fill_smoothly
 
 
 def composite(output: Tensor, frames: Tensor, masks: Tensor) -> Tensor:
@@ -23,17 +24,25 @@ def composite(output: Tensor, frames: Tensor, masks: Tensor) -> Tensor:
 
 
 class CoarseNetwork(nn.Module):
-    """Stage 1: every frame alone, giving `P_t`."""
+    """Stage 1: every frame alone, giving `P_t` as a correction to a smooth first guess.
+
+    (The paper blanks the hole: a worse guess, and where the hole is wider than the receptive field,
+    the only one that its middle would ever get.)
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.encoder = Encoder(config.coarse_width, config.dilations)
         self.decoder = Decoder(config.coarse_width)
+        # Untrained, the stage answers with its first guess: it learns what is wrong with that.
+        nn.init.zeros_(self.decoder.image.weight)
+        nn.init.zeros_(self.decoder.image.bias)
 
     def forward(self, frames: Tensor, masks: Tensor) -> Tensor:
         """Frames (N, 3, H, W), masks (N, 1, H, W) -> `P_t` (N, 3, H, W), unclamped."""
-        image, _ = self.decoder(self.encoder(frames * (1 - masks), masks))
-        return image
+        guess = fill_smoothly(frames, masks)
+        correction, _ = self.decoder(self.encoder(guess, masks))
+        return guess + correction
 
 
 @dataclass

@@ -1,0 +1,39 @@
+"""A smooth first guess for a hole of any size: colours diffused in from its border (pull-push).
+
+The networks see a bounded surrounding; without this, the middle of a hole wider than that would stay
+as blank as it came in.
+
+Shapes: N frames, C channels, H and W size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@torch.no_grad()
+def fill_smoothly(frames: Tensor, masks: Tensor) -> Tensor:
+    """Frames (N, C, H, W) with holes filled from visible pixels only; masks (N, 1, H, W), 1 = hole.
+
+    Visible pixels are averaged down a pyramid, each level counting only what it sees; on the way
+    back up every unseen cell takes the colour of the coarser level. Linear in pixels; a frame
+    that is all hole becomes 0.
+    """
+    weight = 1 - masks
+    colour = frames * weight
+    levels = []
+    while max(colour.shape[2:]) > 1:
+        levels.append((colour, weight))
+        odd = [0, colour.shape[3] % 2, 0, colour.shape[2] % 2]
+        colour = F.avg_pool2d(F.pad(colour, odd), 2)
+        weight = F.avg_pool2d(F.pad(weight, odd), 2)
+    filled = colour / weight.clamp_min(1e-6)
+    for colour, weight in reversed(levels):
+        height, width = colour.shape[2:]
+        coarser = F.interpolate(filled, scale_factor=2, mode="bilinear", align_corners=False)
+        coarser = coarser[:, :, :height, :width]
+        # `colour` is already weighted by the share of the cell that is seen.
+        filled = colour + (1 - weight) * coarser
+    return filled

@@ -19,12 +19,12 @@ def test_sizes_grow():
 
 
 def test_an_unknown_preset_names_the_known_ones():
-    with pytest.raises(ModelConfigError, match="'huge'.*tiny, small, base, large"):
+    with pytest.raises(ModelConfigError, match=r"'huge'.*tiny, small, base, large"):
         ModelConfig.preset("huge")
 
 
 def test_an_unknown_key_is_named():
-    with pytest.raises(ModelConfigError, match="'depth'.*coarse_width"):
+    with pytest.raises(ModelConfigError, match=r"'depth'.*coarse_width"):
         ModelConfig.from_dict({"width": 8, "depth": 3})
 
 

@@ -139,6 +139,8 @@ def _for_stage(name: str, weights: dict[str, bytes]) -> dict[str, bytes]:
 
 def _find_videos(cfg: JobConfig, say: Say) -> Videos:
     endpoint = cfg.data.s3_endpoint
+    for later in filter(None, (cfg.evaluate.videos, cfg.inference.videos)):
+        storage.list_videos(later, endpoint)  # an empty bucket is told now, not after training
     everything = build_manifest(storage.list_videos(cfg.data.videos, endpoint), endpoint)
     say(f"{cfg.data.videos}: {everything.describe()}")
     training, held_out = split(everything, cfg.data.validation_fraction, cfg.seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import time
@@ -29,6 +30,8 @@ from pipelines.manifest import Manifest
 from pipelines.progress import Progress, relay
 from pipelines.tracking import StageRun
 from pipelines.train_loop import PICTURE, StageTask, train_worker
+
+logger = logging.getLogger(__name__)
 
 STAGES = ("im2im", "inpainter", "temporal")
 VALIDATION_CLIPS = 4
@@ -208,8 +211,10 @@ def _fit(
     )
     try:
         result = trainer.fit()
-    except Exception as error:  # Ray Train wraps whatever a worker raised
-        raise StageError(f"stage {task.name} failed: {error}") from error
+    except Exception as error:  # Ray Train wraps whatever a worker raised, traceback and all
+        logger.error("stage %s failed: %s", task.name, error)
+        reason = str(error).strip().splitlines()[-1]
+        raise StageError(f"stage {task.name} failed: {reason}") from error
     if result.checkpoint is None:
         raise StageError(f"stage {task.name} left no checkpoint in {folder}/{run_name}")
     return result

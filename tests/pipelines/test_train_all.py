@@ -1,0 +1,190 @@
+"""What the main job hands from part to part. Training and evaluation are stand-ins here; the real
+ones run in tests/test_real_footage.py and tests/jobs/test_train_all.py."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from cssta.checkpoint import CheckpointError, save_model
+from cssta.config import ModelConfig
+from cssta.im2im import Im2Im
+from cssta.inpainting import InpaintingNetwork
+from cssta.temporal import TemporalNetwork
+from pipelines import train_all as module
+from pipelines.config import JobConfig
+from pipelines.eval_summary import ClipScore, EvalSummary
+from pipelines.manifest import Rejected
+from pipelines.registry import RegistryError
+from pipelines.storage import EmptyBucketError, StorageError
+from pipelines.train_all import initial_weights, train_all
+from pipelines.train_stage import STAGES, StageError, StageResult
+
+TINY = ModelConfig.preset("tiny")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory) -> Path:
+    """A whole model: each network of it stands for a stage's result."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    return save_model(folder, TINY, InpaintingNetwork(TINY), TemporalNetwork(TINY), Im2Im(TINY))
+
+
+@pytest.fixture
+def trained(monkeypatch, model_folder: Path) -> dict[str, dict]:
+    """By stage, the weights that it was given; nothing is trained or evaluated."""
+    given: dict[str, dict] = {}
+
+    def train_stage(cfg, name, model, weights, videos, run, say):
+        assert model == TINY
+        given[name] = dict(weights)
+        content = (model_folder / f"{name}.safetensors").read_bytes()
+        metrics = {"loss": 1.5, "validation_hole_psnr": 20.25}
+        if name == "inpainter":
+            videos.failures.report(Rejected("/v/late.mp4", "unreadable", "/v/late.mp4: went bad"))
+        return StageResult(name, "0" * 12, content, metrics, 61.4, reused=name == "im2im")
+
+    scores = {f"{m}_{k}": 20.0 for m in ("cssta", "telea") for k in ("psnr", "ssim", "hole_psnr")}
+    score = ClipScore("a.mp4", 4, 4, 0.2, 1.0, scores)
+    result = EvalSummary((score,), (), 32, 32, "freeform", True)
+    monkeypatch.setattr(module, "train_stage", train_stage)
+    monkeypatch.setattr(module, "evaluate_model", lambda cfg, folder, manifest: result)
+    return given
+
+
+@pytest.fixture
+def make_config(tmp_path: Path, video_folder: Path, mlflow_uri: str):
+    def make(**changes) -> JobConfig:
+        content = {
+            "name": "job",
+            "data": {"videos": str(video_folder), "height": 32, "width": 32},
+            "model": {"size": "tiny"},
+            "cluster": {"storage": str(tmp_path / "runs")},
+            "tracking": {"uri": mlflow_uri},
+        }
+        return JobConfig.parse(content | changes)
+
+    return make
+
+
+@pytest.mark.cluster
+def test_stages_in_order_then_one_registered_version(
+    ray_cluster, trained, make_config, damaged_folder, mlflow_uri, model_folder, tmp_path
+):
+    cfg = make_config(data={"videos": str(damaged_folder), "height": 32, "width": 32})
+    said: list[str] = []
+    summary = train_all(cfg, say=said.append)
+    weights = {name: (model_folder / f"{name}.safetensors").read_bytes() for name in STAGES}
+    assert list(trained) == list(STAGES)
+    assert trained["im2im"] == {}
+    assert trained["inpainter"] == {"im2im": weights["im2im"]}
+    assert trained["temporal"] == {key: weights[key] for key in ("im2im", "inpainter")}
+    # Files that were bad from the start and those that failed later are both named.
+    bad = {Path(one.uri).name for one in summary.rejected}
+    assert bad == {"text.mp4", "nothing.mp4", "beginning.mp4", "noise.mov", "late.mp4"}
+    text = summary.text()
+    assert all(name in text for name in bad)
+    assert "stage im2im: reused, loss 1.500, hole PSNR 20.25 dB" in text
+    assert "stage inpainter: 61 s" in text
+    assert "held out, telea: PSNR 20.00 dB" in text
+    assert "models:/cssta/1" in text and "models:/cssta@champion" in text
+    assert summary.batch is None
+    written = json.loads((tmp_path / "runs/job/summary.json").read_text())
+    assert written["metrics"] == summary.metrics
+
+    client = MlflowClient(mlflow_uri, mlflow_uri)
+    experiment = client.get_experiment_by_name("cssta").experiment_id
+    children = client.search_runs(
+        [experiment], f"tags.`mlflow.parentRunId` = '{summary.run_id}'", order_by=["start_time"]
+    )
+    assert [run.data.tags["stage"] for run in children] == list(STAGES)
+    parent = client.get_run(summary.run_id)
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    assert parent.data.params["data.height"] == "32"
+    assert parent.data.metrics["cssta_psnr"] == 20 and parent.data.metrics["videos_rejected"] == 5
+    assert parent.data.tags["model_version"] == "models:/cssta/1"
+
+    # The same weights are not registered twice, unless the version is gone.
+    assert train_all(cfg, say=said.append).model == summary.model
+    assert any("already evaluated and registered" in line for line in said)
+    client.delete_model_version("cssta", "1")
+    assert train_all(cfg, say=said.append).model.version == "2"
+
+
+@pytest.mark.cluster
+def test_starts_from_a_model_whose_later_networks_no_stage_sees_early(
+    ray_cluster, trained, make_config, model_folder
+):
+    train_all(make_config(model={"size": "base", "init": str(model_folder)}))
+    assert [sorted(trained[name]) for name in STAGES] == [
+        ["im2im"],
+        ["im2im", "inpainter"],
+        ["im2im", "inpainter", "temporal"],
+    ]
+
+
+@pytest.mark.cluster
+def test_a_failed_stage_leaves_failed_runs_and_no_model(
+    ray_cluster, trained, make_config, mlflow_uri, monkeypatch
+):
+    def fail(cfg, name, *_):
+        raise StageError(f"stage {name} failed: out of memory")
+
+    monkeypatch.setattr(module, "train_stage", fail)
+    with pytest.raises(StageError, match="im2im"):
+        train_all(make_config())
+    client = MlflowClient(mlflow_uri, mlflow_uri)
+    runs = client.search_runs([client.get_experiment_by_name("cssta").experiment_id])
+    assert {run.info.run_name: run.info.status for run in runs} == {
+        "job": "FAILED",
+        "im2im": "FAILED",
+    }
+    assert all("out of memory" in run.data.tags["error"] for run in runs)
+    assert not client.search_registered_models()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("section", ["data", "evaluate", "inference"])
+def test_an_empty_bucket_is_told_before_anything_is_trained(
+    ray_cluster, trained, make_config, tmp_path, section: str
+):
+    (tmp_path / "empty").mkdir()
+    cfg = make_config(**{section: {"videos": str(tmp_path / "empty")}})
+    with pytest.raises(EmptyBucketError, match=str(tmp_path / "empty")):
+        train_all(cfg)
+    cfg = make_config(**{section: {"videos": str(tmp_path / "absent")}})
+    with pytest.raises(StorageError, match="does not exist"):
+        train_all(cfg)
+    assert not trained
+
+
+def test_where_the_first_weights_come_from(make_config, model_folder, mlflow_uri):
+    assert initial_weights(make_config(), mlflow_uri) == (TINY, {}, "random")
+    cfg = make_config(model={"size": "base", "init": str(model_folder)})
+    config, weights, where = initial_weights(cfg, mlflow_uri)
+    assert config == TINY  # the folder's own, whatever size is configured
+    assert weights.keys() == set(STAGES) and where == str(model_folder)
+    with pytest.raises(RegistryError, match="models:/none@champion"):
+        initial_weights(make_config(model={"init": "models:/none@champion"}), mlflow_uri)
+    with pytest.raises((RegistryError, CheckpointError), match="no/such/folder"):
+        initial_weights(make_config(model={"init": "/no/such/folder"}), mlflow_uri)
+
+
+def test_what_is_registered_depends_on_weights_evaluation_and_server(
+    make_config, model_folder, tmp_path
+):
+    def identity(cfg: JobConfig | None = None, folder: Path = model_folder, uri: str = "a") -> str:
+        return module._identity(cfg or make_config(), folder, uri)
+
+    assert identity() == identity()
+    other = save_model(tmp_path / "other", replace(TINY, width=14), InpaintingNetwork(TINY))
+    assert identity(folder=other) != identity()
+    assert identity(make_config(evaluate={"clips": 1})) != identity()
+    assert identity(make_config(registry={"alias": "other"})) != identity()
+    assert identity(make_config(inference={"crf": 20})) == identity()

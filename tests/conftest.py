@@ -11,6 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("RAY_worker_niceness", "0")  # (15 by default: tests would wait for others)
 os.environ.pop("RAY_ADDRESS", None)
 
 import torch  # (before decord, which otherwise loads an older OpenMP)

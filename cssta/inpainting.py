@@ -131,17 +131,21 @@ class InpaintingNetwork(nn.Module):
         )
         return self._decode(target, attended, entropy)
 
-    def forward(self, frames: Tensor, masks: Tensor, targets: int) -> tuple[Encoded, Completion]:
+    def forward(
+        self, frames: Tensor, masks: Tensor, targets: int, allowed: Tensor | None = None
+    ) -> tuple[Encoded, Completion]:
         """A training clip: the first `targets` frames are completed, all frames are encoded once.
 
         Frames (B, T, 3, H, W), masks (B, T, 1, H, W). Each target's references are the other
-        T - 1 frames of its clip. Results run over B * T (encoded) and B * targets (completed).
+        T - 1 frames of its clip, of these only the `allowed` ones (targets, T) if given. Results
+        run over B * T (encoded) and B * targets (completed).
         """
         batch, length = frames.shape[:2]
         encoded = self.encode(frames.flatten(0, 1), masks.flatten(0, 1))
         features = encoded.features.unflatten(0, (batch, length))
         feature_masks = encoded.feature_masks.unflatten(0, (batch, length))
         others = ~torch.eye(length, dtype=torch.bool, device=frames.device)[:targets]
+        others = others if allowed is None else others & allowed
         results = [
             self.refinement.attention(
                 features[b, :targets],

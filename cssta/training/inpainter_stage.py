@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cssta.im2im import Im2Im
 from cssta.inpainting import InpaintingNetwork, composite
@@ -34,7 +35,9 @@ class InpainterStage(Stage):
         weights, count = self.losses, len(truth)
         report: dict[str, float] = {}
         with self.autocast():
-            encoded, completed = self.distributed(frames, masks, targets)
+            encoded, completed = self.distributed(
+                frames, masks, targets, self._references(targets, length)
+            )
             coarse = reconstruction_loss(
                 encoded.coarse.float(), frames.flatten(0, 1), masks.flatten(0, 1), weights.delta
             ) * (targets / length)
@@ -60,6 +63,14 @@ class InpainterStage(Stage):
             "attention_scale": self.network.refinement.attention.log_scale.exp().item(),
             **report,
         }
+
+    def _references(self, targets: int, length: int) -> Tensor | None:
+        """Now and then few references or none, bool (targets, length): a still has none either."""
+        share = self.settings.reference_dropout
+        if not share or torch.rand(()) >= share:
+            return None
+        kept = torch.rand(targets, length) < torch.randint(0, 2, ()) / 2
+        return kept.to(self.device)
 
     @torch.no_grad()
     def complete(self, batch: dict) -> tuple[np.ndarray, np.ndarray]:

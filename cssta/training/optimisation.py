@@ -23,6 +23,7 @@ class Settings:
         gradient_clip: largest gradient norm.
         ema: decay of the weight average that is validated and exported; 0 switches it off.
         targets: target frames per clip, each the others' reference; None: all of the clip's frames.
+        reference_dropout: share of steps in which targets keep half of their references or none.
         max_bad_steps: consecutive non-finite steps that are skipped before training stops.
         mixed_precision: bfloat16 autocast; None: on CUDA only.
         unfold: attention by unfolded patches (see `cssta.unfold_attention`); the same result,
@@ -35,6 +36,7 @@ class Settings:
     gradient_clip: float = 10.0
     ema: float = 0.999
     targets: int | None = None
+    reference_dropout: float = 0.2
     max_bad_steps: int = 20
     mixed_precision: bool | None = None
     unfold: bool = False

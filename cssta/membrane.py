@@ -1,7 +1,7 @@
 """A smooth first guess for a hole of any size: colours diffused in from its border (pull-push).
 
-The networks see a bounded surrounding; without this, the middle of a hole wider than that would stay
-as blank as it came in.
+The networks see a bounded surrounding; without this, the middle of a hole wider than that would
+stay as blank as it came in.
 
 Shapes: N frames, C channels, H and W size.
 """

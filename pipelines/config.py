@@ -137,6 +137,8 @@ class StageConfig(Section):
     """Target frames per clip, each the others' reference; None: all frames of the clip."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the weight average that is validated and kept; 0: no average."""
+    reference_dropout: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Share of inpainter steps in which targets keep half of their references or none."""
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 200
     validate_every: PositiveInt = 500

@@ -136,6 +136,7 @@ def _settings(stage: StageConfig) -> Settings:
         decay=stage.decay,
         decay_every_epochs=stage.decay_every_epochs,
         ema=stage.ema,
+        reference_dropout=stage.reference_dropout,
         targets=stage.targets,
     )
 

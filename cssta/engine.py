@@ -36,7 +36,9 @@ class Inpainter:
         # One target at a time wastes nothing; a GPU wants more at once to be busy.
         self.batch = 8 if device.type == "cuda" else 1
         # A CPU's bfloat16 matrix unit makes unfolded patches the faster way to the same result.
-        matrix_unit = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+        # (Older PyTorch cannot be asked.)
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        matrix_unit = device.type == "cpu" and capabilities.get("amx_bf16", False)
         self.mixed_precision = device.type == "cuda" or matrix_unit
         self.network.refinement.attention.unfold = matrix_unit
 
@@ -130,8 +132,9 @@ class _Bank:
         The border is repeated, and with it the mask: a hole at the border stays one beyond it.
         """
         device = self.inpainter.device
-        frame = torch.from_numpy(self.frames[index]).to(device).permute(2, 0, 1)[None]
-        mask = torch.from_numpy(self.masks[index]).to(device)[None, None].float()
+        # Copies, since the arrays may be read-only or views that run backwards.
+        frame = torch.from_numpy(self.frames[index].copy()).to(device).permute(2, 0, 1)[None]
+        mask = torch.from_numpy(self.masks[index].copy()).to(device)[None, None].float()
         height, width = mask.shape[2:]
         padding = [0, -width % SCALE, 0, -height % SCALE]
         frame = F.pad(frame.float() / 127.5 - 1, padding, mode="replicate")

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cssta.config import ModelConfig, ModelConfigError
+from cssta.config import ModelConfig
 from cssta.im2im import Im2Im
 from cssta.inpainting import InpaintingNetwork
 from cssta.temporal import TemporalNetwork
@@ -50,13 +50,19 @@ def save_model(
     *,
     half: bool = False,
 ) -> Path:
-    """Write a model folder; `half` stores weights in half precision. Returns the folder."""
+    """Write a model folder; `half` stores weights in half precision. Returns the folder.
+
+    A network that is None has no file afterwards, whatever the folder held before.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     networks = {"inpainter": inpainter, "temporal": temporal, "im2im": im2im}
     for name, network in networks.items():
-        if network is not None:
-            save_network(folder / f"{name}.safetensors", network, half=half)
+        path = folder / f"{name}.safetensors"
+        if network is None:
+            path.unlink(missing_ok=True)
+        else:
+            save_network(path, network, half=half)
     write_config(folder, config)
     return folder
 
@@ -121,9 +127,9 @@ def _read_config(path: Path) -> ModelConfig:
     try:
         document = yaml.safe_load(path.read_text())
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise CheckpointError(f"{path}: 'format' must be {FORMAT}; is this a model's?")
+            raise ValueError(f"'format' must be {FORMAT}")
         return ModelConfig.from_dict(document["model"])
-    except (yaml.YAMLError, ModelConfigError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a model configuration ({error})") from error
 
 

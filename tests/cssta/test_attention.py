@@ -248,6 +248,21 @@ def test_half_precision_features_are_close():
     assert relative_error(result, expected) < 0.05
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("budget", [1, HUGE])
+def test_a_gpu_gives_the_same_result_and_gradients(budget):
+    inputs = clip(2, 5)
+    results = []
+    for device in ("cpu", "cuda"):
+        targets, references, hole, hidden = (t.to(device) for t in inputs)
+        leaves = [targets.requires_grad_(), references.requires_grad_()]
+        output, _ = attend_clip(*leaves, hole, hidden, scale=10.0, budget=budget)
+        gradients = torch.autograd.grad(output.square().sum(), leaves)
+        results.append([t.detach().cpu() for t in (output, *gradients)])
+    for ours, expected in zip(results[1], results[0], strict=True):
+        assert relative_error(ours, expected) < 1e-10
+
+
 def test_channels_last_features():
     inputs = clip(2, 3, channels=4)
     expected, _ = attend_clip(*inputs, scale=10.0)

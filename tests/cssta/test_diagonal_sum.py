@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cssta import diagonal_sum
 from cssta.diagonal_sum import DiagonalSum, Geometry, Rows
 
 
@@ -51,6 +52,20 @@ def test_sums_over_all_offsets(height, width, half, frames, references, seed):
                     expected[first:last] += moved
         assert torch.allclose(result[row][keys], expected[keys], atol=1e-12)
     assert not result[-1].any(), "the absent row stays zero"
+
+
+def test_gathering_rows_equals_adding_whole_stretches(monkeypatch):
+    geometry = Geometry(5, 6, 1)
+    wanted = geometry.pad(torch.rand(2, 1, 5, 6) < 0.5).flatten()
+    target = Rows(wanted.nonzero().squeeze(1), 2 * geometry.cells)
+    steps = [geometry.offsets(geometry.stride, "cpu"), geometry.offsets(1, "cpu")]
+    source = target.spread(steps[0]).spread(steps[1])
+    x = torch.randn(len(source), 3 * geometry.cells, dtype=torch.float64)
+    x[-1] = 0
+    added = DiagonalSum(source, target, geometry)(x)
+    # As on a GPU.
+    monkeypatch.setattr(diagonal_sum, "_runs", lambda rows, absent: rows)
+    assert torch.equal(DiagonalSum(source, target, geometry)(x), added)
 
 
 def test_rows_stand_where_the_table_says():

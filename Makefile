@@ -9,12 +9,13 @@ DATA   ?=
 OUTPUT ?= runs/demo
 PORT   ?= 5000
 
-.PHONY: help demo test lint format ui lock clean
+.PHONY: help demo test bench lint format ui lock clean
 
 help:
 	@echo "make demo [DATA=folder]   train, evaluate, register and complete videos, all on this machine"
 	@echo "make test                 run the tests"
 	@echo "make ui [PORT=5000]       the MLflow UI over the demo's runs"
+	@echo "make bench                GFLOPs, seconds and memory per completed frame"
 	@echo "make lint, make format    check or mend the code's form"
 	@echo "make lock                 renew constraints.txt from pyproject.toml"
 	@echo "make clean                remove .venv and runs/demo"
@@ -36,6 +37,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.installed
+	@$(BIN)/python -m cssta.benchmark $(ARGS)
 
 ui: $(VENV)/.installed
 	@echo "MLflow UI: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"

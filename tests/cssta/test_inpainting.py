@@ -85,6 +85,18 @@ def test_no_target_is_its_own_reference(network):
         assert torch.allclose(alone.output, together.output[t : t + 1], atol=1e-5)
 
 
+def test_references_can_be_withheld_from_a_target(network):
+    frames, masks = clip(batch=1)
+    frames.requires_grad_()
+    allowed = torch.tensor([[True, False, True], [False, False, False]])
+    _, completed = network(frames, masks, 2, allowed)
+    first, second = completed.output.square().sum(dim=(1, 2, 3))
+    (gradient,) = torch.autograd.grad(first, frames, retain_graph=True)
+    assert [bool(g.any()) for g in gradient[0]] == [True, False, True]
+    (gradient,) = torch.autograd.grad(second, frames)
+    assert [bool(g.any()) for g in gradient[0]] == [False, True, False]
+
+
 def test_any_number_of_references(network):
     frames, masks = clip(batch=1, length=7)
     encoded = network.encode(frames[0], masks[0])

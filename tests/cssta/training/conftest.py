@@ -48,7 +48,10 @@ def build() -> Callable[..., Stage]:
     ) -> Stage:
         torch.manual_seed(seed)
         teacher, inpainter = Im2Im(CONFIG), InpaintingNetwork(CONFIG)
-        how = (Settings(**{"learning_rate": 2e-3, **settings}), losses or LossWeights())
+        how = (
+            Settings(**{"learning_rate": 2e-3, "reference_dropout": 0.0, **settings}),
+            losses or LossWeights(),
+        )
         device = torch.device("cpu")
         if name == "im2im":
             return Im2ImStage(CONFIG, Im2Im(CONFIG), *how, device, adversarial=adversarial)

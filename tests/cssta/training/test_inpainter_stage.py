@@ -87,3 +87,16 @@ def test_unfolded_patches_train_alike(build, batch):
 def test_a_clip_of_one_frame(build, batch):
     single = {key: value[:, :1] for key, value in batch.items()}
     assert np.isfinite(build("inpainter").step(single)["loss"])
+
+
+def test_now_and_then_references_are_missing(build, batch):
+    stage = build("inpainter", reference_dropout=0.5, targets=2)
+    seen = []
+    stage.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[3]))
+    for _ in range(16):
+        assert np.isfinite(stage.step(batch)["loss"])
+    dropped = [allowed for allowed in seen if allowed is not None]
+    assert 3 <= len(dropped) <= 13
+    assert all(a.shape == (2, 3) and a.dtype == torch.bool for a in dropped)
+    assert {bool(a.any()) for a in dropped} == {False, True}
+    assert build("inpainter")._references(2, 3) is None

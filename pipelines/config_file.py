@@ -17,7 +17,21 @@ class ConfigError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-4 (no dot) as a string; here it is the number it looks like."""
+    """YAML 1.1 reads 1e-4 (no dot) as a string; here it is the number it looks like.
+
+    And of a key written twice it silently takes the last; here that is a ConfigError.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[tuple[str, str], yaml.Node] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            earlier = first.setdefault((key.tag, key.value), key)
+            if earlier is not key:
+                lines = f"lines {earlier.start_mark.line + 1} and {key.start_mark.line + 1}"
+                raise ConfigError(f"{key.value}: is given twice ({lines}); keep one of them")
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {

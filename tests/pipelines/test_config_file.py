@@ -25,6 +25,24 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, text: str):
         read_yaml(path)
 
 
+@pytest.mark.parametrize("text", ["data: {}\nseed: 1\ndata: {}", "a: 1\nb: {data: 1,\n\n data: 2}"])
+def test_a_key_given_twice_is_named_with_its_lines(tmp_path: Path, text: str):
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"^data: is given twice \(lines [12] and [34]\)"):
+        read_yaml(path)
+    path.write_text("a: {x: 1}\nb: {x: 1}")  # one name in two sections is no such thing
+    assert read_yaml(path) == {"a": {"x": 1}, "b": {"x": 1}}
+    with pytest.raises(ConfigError, match="x: is given twice"):
+        apply_override({}, "a={x: 1, x: 2}")
+
+
+def test_anchors_and_merged_keys_still_work(tmp_path: Path):
+    path = tmp_path / "job.yaml"
+    path.write_text("a: &one {x: 1, y: 2}\nb: {<<: *one, y: 3}")
+    assert read_yaml(path)["b"] == {"x": 1, "y": 3}
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path):
     with pytest.raises(ConfigError, match="no such file"):
         read_yaml(tmp_path / "absent.yaml")

@@ -75,12 +75,16 @@ def write_config(folder: Path, config: ModelConfig) -> None:
 
 def save_network(path: Path, network: nn.Module, *, half: bool = False) -> None:
     """Write one network's weights."""
-    tensors = {
-        key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
-    }
+    tensors = network.state_dict()
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    save_file(tensors, path)
+    save_tensors(path, tensors)
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write tensors of any device and layout, readable by all (mode 0644)."""
+    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
+    path.chmod(0o644)  # safetensors writes 0600
 
 
 def load_model(folder: Path | str | None = None) -> Model:
@@ -103,13 +107,7 @@ def load_model(folder: Path | str | None = None) -> Model:
 
 def load_network(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
     """Read one network's weights into what `build` makes; float32, eval mode."""
-    remedy = "train one with jobs/train_all.py or name another model folder"
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file; {remedy}")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); restore it or {remedy}") from error
+    tensors = load_tensors(path)
     network = build()
     try:
         network.load_state_dict({key: value.float() for key, value in tensors.items()})
@@ -119,6 +117,17 @@ def load_network(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
             f"keep both files of one save together"
         ) from error
     return network.eval().requires_grad_(False)
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read one safetensors file, on CPU."""
+    remedy = "train one with jobs/train_all.py or name another model folder"
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; {remedy}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); restore it or {remedy}") from error
 
 
 def _read_config(path: Path) -> ModelConfig:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import stat
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,12 @@ def test_round_trip(tmp_path, networks, half):
             assert got.dtype == torch.float32
             assert torch.equal(got, value.half().float() if half else value), key
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_everybody_may_read_a_model(folder):
+    for path in folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444, path.name
+    assert stat.S_IMODE((folder / "im2im.safetensors").stat().st_mode) == 0o644
 
 
 def test_half_precision_is_half_the_size(folder, networks, tmp_path):

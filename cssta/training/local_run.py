@@ -27,7 +27,7 @@ from cssta.training.im2im_stage import Im2ImStage
 from cssta.training.inpainter_stage import InpainterStage
 from cssta.training.optimisation import Settings
 from cssta.training.packed import PackedClips
-from cssta.training.stage import Stage
+from cssta.training.stage import STATE, Stage
 from cssta.training.temporal_stage import TemporalStage
 
 
@@ -105,7 +105,7 @@ class LocalRun:
     def _train(self, stage: Stage, batches: Callable[[Stage], Iterator[dict]]) -> torch.nn.Module:
         folder = self.output / stage.name
         spent = 0.0
-        if (folder / "state.pt").exists():
+        if (folder / STATE).exists():
             stage.restore(folder)
             spent = float((folder / "minutes").read_text())
             self.log(f"{stage.name}: going on after {stage.steps} steps, {spent:.1f} minutes")

@@ -82,17 +82,41 @@ class Optimiser:
     def learning_rate(self) -> float:
         return self.adam.param_groups[0]["lr"]
 
-    def state_dict(self) -> dict:
-        return {
-            "adam": self.adam.state_dict(),
+    def state(self) -> tuple[dict, dict[str, Tensor]]:
+        """All that `restore` needs: what JSON can hold, and Adam's tensors as "parameter.name"."""
+        adam = self.adam.state_dict()
+        tensors = {
+            f"{index}.{name}": value
+            for index, values in adam["state"].items()
+            for name, value in values.items()
+        }
+        document = {
+            "adam": adam["param_groups"],
             "schedule": self.schedule.state_dict(),
             "skipped": self.skipped,
         }
+        return document, tensors
 
-    def load_state_dict(self, state: dict) -> None:
-        self.adam.load_state_dict(state["adam"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.skipped = state["skipped"]
+    def restore(self, document: dict, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned, possibly by way of JSON.
+
+        Raises ValueError or KeyError for the state of another network.
+        """
+        parameters = [p for group in self.adam.param_groups for p in group["params"]]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            index, name = key.split(".")
+            parameter = parameters[int(index)]
+            if name != "step":
+                if value.shape != parameter.shape:
+                    raise ValueError(f"{key} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
+                # In the parameter's memory layout, as Adam makes them.
+                value = torch.empty_like(parameter).copy_(value)
+            moments.setdefault(int(index), {})[name] = value
+        groups = [{**group, "betas": tuple(group["betas"])} for group in document["adam"]]
+        self.adam.load_state_dict({"state": moments, "param_groups": groups})
+        self.schedule.load_state_dict(document["schedule"])
+        self.skipped = document["skipped"]
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from copy import deepcopy
 from functools import partial
@@ -11,12 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cssta.checkpoint import load_network, save_network
+from cssta.checkpoint import (
+    CheckpointError,
+    load_network,
+    load_tensors,
+    save_network,
+    save_tensors,
+)
 from cssta.config import ModelConfig
 from cssta.discriminator import Discriminator
 from cssta.losses import LossWeights, discriminator_loss, generator_loss
 from cssta.training.batches import to_network
 from cssta.training.optimisation import Optimiser, Settings, Wrap, averaged
+
+# What of a stage's state is no tensor; the last file of a save.
+STATE = "state.json"
 
 
 class Stage(ABC):
@@ -107,33 +117,49 @@ class Stage(ABC):
         return self.network if self.average is None else self.average.module
 
     def save(self, folder: Path) -> None:
-        """Write everything needed to go on: weights as safetensors, the rest as plain tensors."""
+        """Write everything needed to go on: tensors as safetensors, the rest as JSON.
+
+        state.json comes last: a folder that has it is whole.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for name, network in self._networks().items():
             save_network(folder / f"{name}.safetensors", network)
-        torch.save(
-            {
-                "steps": self.steps,
-                "averaged": 0 if self.average is None else int(self.average.n_averaged),
-                "random": torch.get_rng_state(),
-                "optimisers": {k: o.state_dict() for k, o in self._optimisers().items()},
-            },
-            folder / "state.pt",
-        )
+        tensors, documents = {"random": torch.get_rng_state()}, {}
+        for name, optimiser in self._optimisers().items():
+            documents[name], own = optimiser.state()
+            tensors |= {f"{name}.{key}": value for key, value in own.items()}
+        save_tensors(folder / "state.safetensors", tensors)
+        document = {
+            "steps": self.steps,
+            "averaged": 0 if self.average is None else int(self.average.n_averaged),
+            "optimisers": documents,
+        }
+        (folder / STATE).write_text(json.dumps(document, indent=1))
 
     def restore(self, folder: Path) -> None:
-        """Go on from `save`'s folder."""
+        """Go on from `save`'s folder; CheckpointError where it is not whole or not this stage's."""
         for name, network in self._networks().items():
             loaded = load_network(folder / f"{name}.safetensors", partial(deepcopy, network))
             network.load_state_dict(loaded.state_dict())
-        # weights_only: tensors and plain containers, never arbitrary objects.
-        state = torch.load(folder / "state.pt", weights_only=True)
-        self.steps = state["steps"]
-        torch.set_rng_state(state["random"])
-        for name, optimiser in self._optimisers().items():
-            optimiser.load_state_dict(state["optimisers"][name])
-        if self.average is not None:
-            self.average.n_averaged.fill_(state["averaged"])
+        tensors = load_tensors(folder / "state.safetensors")
+        try:
+            document = json.loads((folder / STATE).read_text())
+            self.steps = document["steps"]
+            torch.set_rng_state(tensors["random"])
+            for name, optimiser in self._optimisers().items():
+                own = {
+                    key.removeprefix(f"{name}."): value
+                    for key, value in tensors.items()
+                    if key.startswith(f"{name}.")
+                }
+                optimiser.restore(document["optimisers"][name], own)
+            if self.average is not None:
+                self.average.n_averaged.fill_(document["averaged"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise CheckpointError(
+                f"{folder / STATE}: not this stage's state ({error!r}); "
+                f"go on from another checkpoint or train anew"
+            ) from error
 
     def _networks(self) -> dict[str, nn.Module]:
         networks = {"network": self.network, "discriminator": self.discriminator}

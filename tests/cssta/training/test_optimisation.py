@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from copy import deepcopy
+import json
 
 import pytest
 import torch
@@ -85,7 +85,9 @@ def test_state_goes_on_where_it_was():
         first.schedule.step()
     first.minimise(first.network.weight.sum() * float("inf"))
     second.network.load_state_dict(first.network.state_dict())
-    second.load_state_dict(deepcopy(first.state_dict()))
+    document, tensors = first.state()
+    tensors = {key: value.clone() for key, value in tensors.items()}
+    second.restore(json.loads(json.dumps(document)), tensors)
     assert second.skipped == 1
     for _ in range(10):
         for optimiser in optimisers:
@@ -93,6 +95,13 @@ def test_state_goes_on_where_it_was():
             optimiser.schedule.step()
     assert torch.equal(first.network.weight, second.network.weight)
     assert first.learning_rate == second.learning_rate == pytest.approx(0.09)
+
+
+def test_another_networks_state_is_refused():
+    first, second = (Optimiser(nn.Linear(width, 1), Settings()) for width in (2, 3))
+    first.minimise(first.network.weight.sum())
+    with pytest.raises(ValueError, match=r"0\.exp_avg is \(1, 2\), not \(1, 3\)"):
+        second.restore(*first.state())
 
 
 def test_the_average_lags_and_forgets_its_start():

@@ -8,6 +8,8 @@ BIN    := $(VENV)/bin
 DATA   ?=
 OUTPUT ?= runs/demo
 PORT   ?= 5000
+# An index with CPU builds of torch saves gigabytes where there is no GPU.
+TORCH_INDEX ?=
 
 .PHONY: help demo test bench lint format ui lock clean
 
@@ -25,10 +27,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "error: $(PYTHON) is older than 3.10; use make PYTHON=python3.11"; exit 1; }
 	@echo "installing into $(VENV) (a few minutes)"
-	@$(PYTHON) -m venv $(VENV) || { \
-	  echo "error: $(PYTHON) cannot make virtual environments; install python3-venv"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-	  --editable '.[cluster,demo,dev]'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "error: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu:" \
+	    "apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt \
+	  $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') --editable '.[cluster,demo,dev]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -44,8 +47,8 @@ bench: $(VENV)/.installed
 ui: $(VENV)/.installed
 	@echo "MLflow UI: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
 	@$(BIN)/python -m mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
-	  --backend-store-uri 'sqlite:///$(abspath $(OUTPUT))/mlflow.db' \
-	  --artifacts-destination '$(abspath $(OUTPUT))/mlartifacts'
+	  --backend-store-uri "sqlite:///$$(realpath '$(OUTPUT)')/mlflow.db" --no-serve-artifacts \
+	  --default-artifact-root "file://$$(realpath '$(OUTPUT)')/mlartifacts"
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -9,8 +9,10 @@ Ctrl-C too, and nothing else is. A second run reuses videos, finished stages and
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -20,6 +22,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -37,25 +40,26 @@ def main() -> int:
     output = options.output.absolute()
     logs = output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     try:
         say("1/4 videos")
         videos = options.data.absolute() if options.data else sample_videos(output / "videos")
+        completed = completed_folder(output, options.data)
         with ExitStack() as stack:
             say("2/4 a local Ray cluster and an MLflow server (about half a minute)")
-            mlflow_port, dashboard_port = free_ports(2)
-            mlflow = stack.enter_context(
-                service("mlflow", mlflow_command(output, mlflow_port), logs)
-            )
-            ray = stack.enter_context(ray_head(dashboard_port, logs))
-            mlflow_url = f"http://127.0.0.1:{mlflow_port}"
-            ray_url = f"http://127.0.0.1:{dashboard_port}"
+            ports = free_ports(5)
+            command = mlflow_command(output, ports[0])
+            mlflow = stack.enter_context(service("mlflow", command, logs))
+            ray = stack.enter_context(ray_head(ports[1:], logs))
+            mlflow_url, ray_url = (f"http://127.0.0.1:{port}" for port in ports[:2])
             wait_for(f"{mlflow_url}/health", mlflow, logs / "mlflow.log")
             wait_for(f"{ray_url}/api/version", ray, logs / "ray.log")
             say(f"    Ray dashboard {ray_url}, MLflow {mlflow_url}")
             say("3/4 the job: train three stages, evaluate, register, complete the videos")
-            submit(ray_url, mlflow_url, videos, output)
+            submit(ray_url, mlflow_url, videos, output, completed)
         say("4/4 done")
-        show_results(output)
+        show_results(output, completed)
     except DemoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -63,6 +67,11 @@ def main() -> int:
         print("interrupted; everything that was started is stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def interrupt(number: int, _frame: object) -> None:
+    """End as on Ctrl-C, so that a closed terminal leaves no services behind either."""
+    raise KeyboardInterrupt
 
 
 def parse() -> argparse.Namespace:
@@ -89,24 +98,32 @@ def sample_videos(folder: Path) -> Path:
     return folder
 
 
+def completed_folder(output: Path, data: Path | None) -> Path:
+    """One folder per bucket, so that results of other videos are never shown for these."""
+    if data is None:
+        return output / "completed"
+    digest = hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:6]
+    return output / f"completed-{data.absolute().name}-{digest}"
+
+
 def mlflow_command(output: Path, port: int) -> list[str]:
+    # Artifacts are plain files beside the database, so that jobs find them without a server too.
     return [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
         "--workers", "1", "--backend-store-uri", f"sqlite:///{output}/mlflow.db",
-        "--artifacts-destination", str(output / "mlartifacts"),
+        "--no-serve-artifacts", "--default-artifact-root", (output / "mlartifacts").as_uri(),
     ]  # fmt: skip
 
 
 @contextmanager
-def ray_head(dashboard_port: int, logs: Path):
+def ray_head(ports: Sequence[int], logs: Path):
     """A head node with its session folder under the system's, where socket paths stay short."""
     session = tempfile.mkdtemp(prefix="cssta-ray-")
-    names = ("port", "ray-client-server-port", "dashboard-agent-listen-port")
-    ports = [f"--{name}={port}" for name, port in zip(names, free_ports(3), strict=True)]
+    names = ("dashboard-port", "port", "ray-client-server-port", "dashboard-agent-listen-port")
+    given = [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
     command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *ports,
-        "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard_port}", f"--temp-dir={session}",
+        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *given,
+        "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={session}",
         f"--num-cpus={max(2, os.cpu_count() or 2)}",
         f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats",
     ]  # fmt: skip
@@ -132,8 +149,17 @@ def service(name: str, command: list[str], logs: Path):
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End the whole group: politely, then for certain."""
-    for number, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, 10)):
+    """End the whole group: politely, then for certain, whatever keys are pressed meanwhile."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        end_group(process)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def end_group(process: subprocess.Popen) -> None:
+    # (Ray drains for half a minute if let; there is nothing left here that it could lose.)
+    for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 10)):
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:
@@ -191,19 +217,23 @@ def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
     raise DemoError(f"{log.stem} did not answer at {url} within {START_TIMEOUT_S} s; see {log}")
 
 
-def submit(ray_url: str, mlflow_url: str, videos: Path, output: Path) -> None:
+def submit(ray_url: str, mlflow_url: str, videos: Path, output: Path, completed: Path) -> None:
     """`ray job submit`, as anyone would type it; its output is the demonstration's progress."""
     settings = {
         "data.videos": str(videos),
         "inference.videos": str(videos),
-        "inference.output": str(output / "completed"),
+        "inference.output": str(completed),
         "cluster.storage": str(output),
+    }
+    runtime = {
+        "env_vars": {"MLFLOW_TRACKING_URI": mlflow_url},
+        "excludes": excludes(videos, output),
     }
     overrides = [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
     command = [
         str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", ray_url,
         "--working-dir", ".",
-        "--runtime-env-json", json.dumps({"env_vars": {"MLFLOW_TRACKING_URI": mlflow_url}}),
+        "--runtime-env-json", json.dumps(runtime),
         "--", "python", "jobs/train_all.py", "--config", "jobs/configs/demo.yaml", *overrides,
     ]  # fmt: skip
     code = subprocess.call(command, cwd=REPOSITORY, env=environment())
@@ -211,11 +241,21 @@ def submit(ray_url: str, mlflow_url: str, videos: Path, output: Path) -> None:
         raise DemoError(f"the job failed (exit code {code}); its output is above")
 
 
-def show_results(output: Path) -> None:
-    sheets = sorted((output / "completed" / "contact-sheets").glob("*.png"))
-    say(f"\ncompleted videos  {output / 'completed'}")
-    say(f"contact sheet     {sheets[0] if sheets else 'none'}")
-    say("MLflow UI         make ui   (runs, losses, pictures, the registered model)")
+def excludes(*folders: Path) -> list[str]:
+    """What lies inside the repository but is data: a working directory is shipped, whole."""
+    inside = [folder for folder in folders if folder.is_relative_to(REPOSITORY)]
+    return [f"/{folder.relative_to(REPOSITORY).as_posix()}" for folder in inside]
+
+
+def show_results(output: Path, completed: Path) -> None:
+    summary = json.loads((completed / "batch-summary.json").read_text())
+    sheets = [video["sheet"] for video in summary["videos"] if video["sheet"]]
+    ui = "make ui"
+    if output != REPOSITORY / "runs" / "demo":
+        ui += f" OUTPUT={shlex.quote(str(output))}"
+    say(f"\ncompleted videos  {completed}")
+    say(f"contact sheet     {sheets[0] if sheets else 'none: no video could be completed'}")
+    say(f"MLflow UI         {ui}   (runs, losses, pictures, the registered model)")
 
 
 if __name__ == "__main__":

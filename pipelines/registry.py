@@ -117,13 +117,23 @@ def resolve(
         raise RegistryError(f"{source}: no MLflow server is known; set MLFLOW_TRACKING_URI")
     found = _find(str(source), tracking_uri)
     root = Path(cache or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cssta"
-    # Version numbers repeat where a registry was made anew; times and ids do not.
-    identity = f"{tracking_uri} {found.source} {found.run_id} {found.creation_timestamp}"
+    # Version numbers repeat where a registry was made anew; times and ids do not. (The address is
+    # left out: the same registry may be served at another port every time.)
+    identity = f"{found.source} {found.run_id} {found.creation_timestamp}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = root / f"{found.name}-{found.version}-{key}"
     if not folder.is_dir():
         _download(found, tracking_uri, folder)
     return folder, f"models:/{found.name}/{found.version}"
+
+
+def exists(source: str, tracking_uri: str) -> bool:
+    """Whether `models:/name@alias` or `models:/name/3` is registered; nothing is downloaded."""
+    try:
+        _find(source, tracking_uri)
+    except RegistryError:
+        return False
+    return True
 
 
 def model_signature() -> ModelSignature:

@@ -20,7 +20,7 @@ from pipelines.eval_summary import EvalSummary
 from pipelines.evaluate import evaluate_model
 from pipelines.manifest import Manifest, Rejected, build_manifest, split
 from pipelines.model_folder import write_model_folder
-from pipelines.registry import ModelVersionInfo, RegistryError, register, resolve
+from pipelines.registry import ModelVersionInfo, exists, register, resolve
 from pipelines.tracking import JobRun
 from pipelines.train_stage import STAGES, StageResult, Videos, train_stage
 
@@ -163,7 +163,7 @@ def _evaluate_and_register(
     if storage.exists(record, endpoint):
         content = json.loads(storage.read_bytes(record, endpoint))
         version = ModelVersionInfo(**content["version"])
-        if content["identity"] == identity and _still_registered(version, run.tracking_uri):
+        if content["identity"] == identity and exists(version.uri, run.tracking_uri):
             say(f"already evaluated and registered: {version.uri}")
             run.log_metrics(content["metrics"])
             return version, content["metrics"]
@@ -198,14 +198,6 @@ def _identity(cfg: JobConfig, folder: Path, tracking_uri: str) -> str:
     settings = [part.model_dump(mode="json") for part in parts]
     whole.update(json.dumps([settings, cfg.seed], sort_keys=True).encode())
     return whole.hexdigest()
-
-
-def _still_registered(version: ModelVersionInfo, tracking_uri: str) -> bool:
-    try:
-        resolve(version.uri, tracking_uri)
-    except RegistryError:
-        return False
-    return True
 
 
 def _on_video(say: Say) -> Callable:

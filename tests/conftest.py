@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("RAY_worker_niceness", "0")  # (15 by default: tests would wait for others)
+os.environ.setdefault("XDG_CACHE_HOME", tempfile.mkdtemp(prefix="cssta-test-cache-"))
 os.environ.pop("RAY_ADDRESS", None)
 
 import torch  # (before decord, which otherwise loads an older OpenMP)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from cssta.checkpoint import load_model
 from pipelines.config import JobConfig
-from pipelines.registry import RegistryError, register, resolve
+from pipelines.registry import RegistryError, exists, register, resolve
 from pipelines.tracking import JobRun
 
 
@@ -58,6 +58,23 @@ def test_resolved_by_alias_and_version_into_a_model_folder(registered, tiny_mode
     assert (folder / "config.yaml").stat().st_mtime_ns == before  # not downloaded again
     assert resolve("models:/cssta/1", uri, tmp_path)[0] != folder
     assert not list((tmp_path / "cssta").glob(".*"))
+
+
+def test_the_same_registry_at_another_address_is_not_downloaded_again(registered, tmp_path):
+    uri, _, _ = registered
+    folder, _ = resolve("models:/cssta@champion", uri, tmp_path)
+    again, _ = resolve("models:/cssta@champion", uri.replace("sqlite:///", "sqlite:////"), tmp_path)
+    assert again == folder
+    assert len(list((tmp_path / "cssta").iterdir())) == 1
+
+
+def test_existence_is_told_without_a_download(registered, tmp_path, monkeypatch):
+    uri, _, _ = registered
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert exists("models:/cssta@champion", uri) and exists("models:/cssta/1", uri)
+    assert not exists("models:/cssta@absent", uri) and not exists("models:/cssta/99", uri)
+    assert not exists("models:/other/1", uri)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_pickled_and_the_signature_is_there(registered):

@@ -111,6 +111,7 @@ class ModelSection(Section):
     """Which network, and which weights it starts from."""
 
     size: Literal["tiny", "small", "base", "large"] = "base"
+    """Of a network that starts from random weights; one that `init` names has a size already."""
     init: Annotated[str, AfterValidator(_weights)] | None = None
     """None: random weights; "default": the shipped ones; a model folder; or a models:/ URI."""
 
@@ -133,22 +134,27 @@ class StageConfig(Section):
     learning_rate: PositiveFloat = 1e-4
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     decay_every_epochs: PositiveInt = 10
-    targets: PositiveInt | None = None
-    """Target frames per clip, each the others' reference; None: all frames of the clip."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the weight average that is validated and kept; 0: no average."""
-    reference_dropout: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Share of inpainter steps in which targets keep half of their references or none."""
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 200
     validate_every: PositiveInt = 500
+
+
+class InpainterStageConfig(StageConfig):
+    """The inpainter's stage, the only one that tells targets from references."""
+
+    targets: PositiveInt | None = None
+    """Target frames per clip, each the others' reference; None: all frames of the clip."""
+    reference_dropout: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Share of steps in which targets keep half of their references or none."""
 
 
 class StagesConfig(Section):
     """The three stages in their order."""
 
     im2im: StageConfig = StageConfig()
-    inpainter: StageConfig = StageConfig()
+    inpainter: InpainterStageConfig = InpainterStageConfig()
     temporal: StageConfig = StageConfig()
 
 

@@ -21,11 +21,12 @@ from cssta.inpainting import InpaintingNetwork
 from cssta.losses import LossWeights
 from cssta.metrics import psnr, ssim
 from cssta.temporal import TemporalNetwork
-from cssta.training import Im2ImStage, InpainterStage, Settings, Stage, TemporalStage
+from cssta.training import Im2ImStage, InpainterStage, Stage, TemporalStage
 from cssta.video import VideoError
 from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipRow
 from pipelines.config import DataConfig, StageConfig
+from pipelines.stage_settings import stage_settings
 from pipelines.storage import StorageError
 
 PICTURE = "validation.png"
@@ -87,8 +88,7 @@ def _run(task: StageTask, stage: Stage, rank: int, world: int, validation: list[
         if not (save or stage.steps % task.stage.log_every == 0):
             continue
         elapsed = time.monotonic() - since
-        metrics = {key: float(np.mean([row[key] for row in recent])) for key in recent[-1]}
-        metrics |= {
+        metrics = _means(recent) | {
             "step": stage.steps,
             "learning_rate": stage.optimiser.learning_rate,
             "skipped_steps": stage.optimiser.skipped,
@@ -107,9 +107,15 @@ def _run(task: StageTask, stage: Stage, rank: int, world: int, validation: list[
         recent, waited, since = [], 0.0, time.monotonic()
 
 
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of every key over the rows that have it: some values are not taken at every step."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
+
+
 def build_stage(task: StageTask, device: torch.device, wrap: Callable) -> Stage:
     """The stage with the networks that it trains and those that it builds on."""
-    config, settings = task.config, _settings(task.stage)
+    config, settings = task.config, stage_settings(task.stage)
 
     def network(name: str, build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
         return _unpack(task.weights[name], build) if name in task.weights else build()
@@ -128,17 +134,6 @@ def build_stage(task: StageTask, device: torch.device, wrap: Callable) -> Stage:
         )
     temporal = network("temporal", lambda: TemporalNetwork(config))
     return TemporalStage(config, temporal, *common, inpainter=inpainter, teacher=teacher, wrap=wrap)
-
-
-def _settings(stage: StageConfig) -> Settings:
-    return Settings(
-        learning_rate=stage.learning_rate,
-        decay=stage.decay,
-        decay_every_epochs=stage.decay_every_epochs,
-        ema=stage.ema,
-        reference_dropout=stage.reference_dropout,
-        targets=stage.targets,
-    )
 
 
 def _unpack(content: bytes, build: Callable[[], torch.nn.Module]) -> torch.nn.Module:

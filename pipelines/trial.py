@@ -29,6 +29,7 @@ from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipRow, object_sequences, plan_clips
 from pipelines.config import DataConfig, JobConfig, StageConfig
 from pipelines.manifest import Manifest, build_manifest, split
+from pipelines.stage_settings import stage_settings
 from pipelines.storage import StorageError, list_videos
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ def _batches(
 
 def _settings(stage: StageConfig) -> Settings:
     # No weight average: over a short run it would mostly remember the start.
-    return replace(Settings(), learning_rate=stage.learning_rate, ema=0.0)
+    return replace(stage_settings(stage), ema=0.0)
 
 
 def _wants_gpu(cfg: JobConfig) -> bool:

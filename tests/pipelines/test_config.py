@@ -31,6 +31,7 @@ def test_paper_settings_are_the_papers():
     for stage in (cfg.stages.im2im, cfg.stages.inpainter, cfg.stages.temporal):
         assert (stage.batch_size, stage.learning_rate) == (1, 1e-4)
         assert (stage.decay, stage.decay_every_epochs) == (0.9, 10)
+    assert (cfg.stages.inpainter.targets, cfg.stages.inpainter.reference_dropout) == (1, 0)
     assert (cfg.cluster.workers, cfg.cluster.use_gpu, cfg.model.init) == (4, True, None)
 
 
@@ -45,6 +46,8 @@ def test_demo_starts_from_the_default_weights_and_is_small():
     [
         ("data.hieght=64", ["data.hieght", "unknown key", "height", "clips_per_epoch"]),
         ("colour=red", ["colour", "unknown key", "stages", "registry"]),
+        ("stages.im2im.targets=1", ["stages.im2im.targets", "unknown key", "batch_size"]),
+        ("stages.temporal.reference_dropout=0", ["stages.temporal.reference_dropout", "unknown"]),
         ("stages.im2im.stepps=3", ["stages.im2im.stepps", "unknown key", "learning_rate"]),
         ("data.height=tall", ["data.height", '"tall"', "integer"]),
         ("data.height=0", ["data.height", "0", "16"]),

@@ -121,7 +121,24 @@ def test_reports_at_log_steps_and_keeps_what_is_needed_to_go_on(monkeypatch, tmp
         assert metrics["skipped_steps"] == 0 and 0 <= metrics["data_wait_share"] <= 1
         assert {"loss", "loss_discriminator", "learning_rate"} <= metrics.keys()
     files = {path.name for path in Path(trainer.latest.path).iterdir()}
-    assert {"network.safetensors", "average.safetensors", "state.pt"} <= files
+    assert {"network.safetensors", "average.safetensors", "state.safetensors"} <= files
+
+
+def test_a_value_that_only_some_steps_have_is_averaged_over_those(monkeypatch, tmp_path):
+    plain = train_loop.Im2ImStage.step
+
+    def step(stage, batch):
+        row = plain(stage, batch)
+        return row | ({"now_and_then": float(stage.steps)} if stage.steps in (1, 3, 5) else {})
+
+    monkeypatch.setattr(train_loop.Im2ImStage, "step", step)
+    trainer = Trainer(monkeypatch, tmp_path)
+    train_worker({"task": make_task(steps=7, log_every=4, checkpoint_every=6)})
+    assert [(m["step"], m.get("now_and_then")) for m, _ in trainer.reports] == [
+        (4, 2.0),
+        (6, 5.0),
+        (7, None),
+    ]
 
 
 def test_goes_on_from_a_checkpoint_with_the_clips_not_seen_yet(monkeypatch, tmp_path, seen):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import JobConfig
+from cssta.training import Settings
+from pipelines import trial
+from pipelines.config import InpainterStageConfig, JobConfig
 from pipelines.manifest import Manifest, VideoRow
 from pipelines.trial import TrialError, prepare_trials, trial_objective, trial_score
 from pipelines.tune import search
@@ -45,6 +47,12 @@ def test_scores_repeat_and_depend_on_the_weights(video_folder, manifest, tmp_pat
     assert math.isfinite(score)
     assert trial_score(start, {"delta": 100.0}, cfg) == score
     assert trial_score(start, {"delta": 1.0}, cfg) != score
+
+
+def test_trials_train_with_the_stages_own_settings():
+    stage = InpainterStageConfig(learning_rate=2e-3, targets=1, reference_dropout=0.5, ema=0.9)
+    expected = Settings(learning_rate=2e-3, targets=1, reference_dropout=0.5, ema=0.0)
+    assert trial._settings(stage) == expected
 
 
 def test_more_training_scores_higher(video_folder, manifest, tmp_path: Path):

@@ -79,8 +79,8 @@ def attend_clip(
         track_entropy: also measure how spread the attention is.
 
     Returns:
-        `S_att` (T, C, H, W), zero outside the holes, and the mean entropy of eq. 1's softmax in
-        nats (no gradient; 0 unless tracked).
+        `S_att` (T, C, H, W), zero outside the holes, and the entropy of eq. 1's softmax in nats,
+        its mean over all queries that see any key (no gradient; nan if none does or not tracked).
     """
     hole = target_masks > 0.5
     inter, entropy = inter_frame_attention(
@@ -115,7 +115,7 @@ def inter_frame_attention(
     output = targets.new_zeros(frames * geometry.cells, channels)
     positions = geometry.pad(hole).flatten().nonzero().squeeze(1)
     if references.shape[0] == 0 or len(positions) == 0:
-        return torch.zeros_like(targets), targets.new_zeros(())
+        return torch.zeros_like(targets), targets.new_full((), torch.nan)
 
     dtype = torch.promote_types(targets.dtype, torch.float32)
     half_dtype = _half_dtype(targets)
@@ -125,7 +125,8 @@ def inter_frame_attention(
         visible = _visible_patches(reference_masks, geometry)
         key_scale = norm_inverse(keys, geometry)
         query_scale = norm_inverse(queries, geometry).flatten() * scale
-        results, entropies = [], []
+        results = []
+        entropies = queries.new_full((frames * geometry.cells,), torch.nan)
         for block in _blocks(positions, geometry, budget, keys):
             plan = Plan.of(block, geometry, frames, allowed)
             rows = F.pad(queries.flatten(0, 1)[plan.patches.positions], (0, 0, 0, 1))
@@ -134,11 +135,12 @@ def inter_frame_attention(
                 rows, keys, row_scale, key_scale, visible, plan, budget, half_dtype, track_entropy
             )
             results.append(result)
-            entropies.append(entropy)
+            if track_entropy:  # by position: rings of blocks overlap
+                entropies[plan.queries.positions] = entropy
         output = output.to(dtype).index_copy(0, positions, torch.cat(results))
     output = output.view(frames, -1, geometry.stride, channels).permute(0, 3, 1, 2)
     inside = output[:, :, geometry.half : geometry.half + height, geometry.half :][..., :width]
-    return inside.to(targets.dtype), torch.cat(entropies).mean().to(targets.dtype)
+    return inside.to(targets.dtype), entropies.nanmean()
 
 
 def hole_region_attention(targets: Tensor, hole: Tensor, *, scale: float | Tensor) -> Tensor:
@@ -171,7 +173,7 @@ class CSSTALayer(nn.Module):
 
     def __init__(self, initial_scale: float) -> None:
         super().__init__()
-        self.track_entropy = False  # costs a pass over all scores
+        self.track_entropy = False  # costs another pass over all scores
         self.unfold = False  # see `cssta.unfold_attention`: the same result, for matrix units
         self.log_scale = nn.Parameter(torch.tensor(float(initial_scale)).log())
 
@@ -188,10 +190,16 @@ class CSSTALayer(nn.Module):
         scale = self.log_scale.exp()
         if self.unfold:
             hole = target_masks > 0.5
-            inter = unfold_attention(
-                targets, references, hole, reference_masks, scale=scale, allowed=allowed
+            inter, entropy = unfold_attention(
+                targets,
+                references,
+                hole,
+                reference_masks,
+                scale=scale,
+                allowed=allowed,
+                track_entropy=self.track_entropy,
             )
-            return inter + hole_region_attention(targets, hole, scale=scale), inter.new_zeros(())
+            return inter + hole_region_attention(targets, hole, scale=scale), entropy
         return attend_clip(
             targets,
             references,

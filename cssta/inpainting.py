@@ -62,7 +62,8 @@ class Encoded:
 
 @dataclass
 class Completion:
-    """The answer for targets: images (N, 3, H, W) unclamped, decoder activations, entropy."""
+    """The answer for targets: images (N, 3, H, W) unclamped, decoder activations, and the
+    attention's mean entropy in nats, nan unless tracked."""
 
     output: Tensor
     activations: list[Tensor]
@@ -157,7 +158,7 @@ class InpaintingNetwork(nn.Module):
             for b in range(batch)
         ]
         attended = torch.cat([result for result, _ in results])
-        entropy = torch.stack([entropy for _, entropy in results]).mean()
+        entropy = torch.stack([entropy for _, entropy in results]).nanmean()
 
         def first(tensor: Tensor) -> Tensor:
             return tensor.unflatten(0, (batch, length))[:, :targets].flatten(0, 1)

@@ -73,7 +73,8 @@ class PatchAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows, keys, row_scale, key_scale, visible, plan, budget, half_dtype, track):
-        """-> (P, C) outputs and, with `track`, (Q,) attention entropy in nats (else zeros).
+        """-> (P, C) outputs and, with `track`, (Q,) attention entropy in nats, nan for a query
+        that sees no key (else zeros).
 
         `rows` (patch pixels + 1, C); `keys` (R, cells, C), also the values; `row_scale` (Q + 1,)
         is temperature / |q|; `key_scale` (R, cells) is 1 / |k|; `visible` (R, cells) bool.
@@ -92,6 +93,8 @@ class PatchAttention(torch.autograd.Function):
         ctx.save_for_backward(rows, keys, row_scale, key_scale, visible, log_sum)
         ctx.settings = (plan, budget, half_dtype)
         output = output[:-1] / plan.counts[:, None]
+        if track:
+            entropy.masked_fill_(log_sum.isinf(), torch.nan)
         entropy = entropy[:-1]
         ctx.mark_non_differentiable(entropy)
         return output, entropy

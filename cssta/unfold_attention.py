@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ENTROPY_ROWS = 256  # queries whose scores are held at once to measure their entropy
+
 
 def unfold_attention(
     targets: Tensor,
@@ -21,8 +23,9 @@ def unfold_attention(
     scale: float | Tensor,
     patch_size: int = 3,
     allowed: Tensor | None = None,
-) -> Tensor:
-    """Arguments as `cssta.attention.inter_frame_attention`; (T, C, H, W), zero outside the hole."""
+    track_entropy: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Arguments and results as `cssta.attention.inter_frame_attention`."""
     pad = patch_size // 2
     mask = hole.float()
     near = F.max_pool2d(mask, patch_size, 1, pad).flatten(1) > 0.5
@@ -36,7 +39,7 @@ def unfold_attention(
     )
     half = torch.is_autocast_enabled(targets.device.type)
     dtype = torch.get_autocast_dtype(targets.device.type) if half else targets.dtype
-    outputs = []
+    outputs, entropies = [], [targets.new_zeros(0)]
     for t in range(len(targets)):
         seen = visible if allowed is None else visible & allowed[t, :, None]
         mixed = torch.zeros_like(queries[t])
@@ -47,10 +50,18 @@ def unfold_attention(
             result = F.scaled_dot_product_attention(
                 *(part.to(dtype)[None, None] for part in parts), scale=1.0
             )
+            if track_entropy:
+                entropies.append(_entropy(query.detach(), keys[seen].detach()))
             index = near[t].nonzero().squeeze(1)
             mixed = mixed.index_copy(0, index, result[0, 0].to(mixed.dtype))
         outputs.append(mixed)
     folded = F.fold(
         torch.stack(outputs).transpose(1, 2), targets.shape[2:], patch_size, padding=pad
     )
-    return folded / count * mask
+    return folded / count * mask, torch.cat(entropies).nanmean()
+
+
+def _entropy(queries: Tensor, keys: Tensor) -> Tensor:
+    """Of each query's softmax over all keys, in nats: (Q, C), (K, C) -> (Q,)."""
+    parts = [(part @ keys.T).float().log_softmax(dim=1) for part in queries.split(ENTROPY_ROWS)]
+    return torch.cat([-(part.exp() * part).sum(dim=1) for part in parts])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +16,11 @@ from cssta.training.stage import Stage
 
 
 class InpainterStage(Stage):
-    """Minimises eq. 7 over several targets per clip, each the others' reference."""
+    """Minimises eq. 7 over several targets per clip, each the others' reference.
+
+    Every `settings.entropy_every` steps the report has `attention_entropy`, in nats: near 0 where a
+    query has found its match, near the logarithm of the number of keys where it drowns.
+    """
 
     name = "inpainter"
     network: InpaintingNetwork
@@ -34,10 +40,14 @@ class InpainterStage(Stage):
         holes = masks[:, :targets].flatten(0, 1)
         weights, count = self.losses, len(truth)
         report: dict[str, float] = {}
+        attention = self.network.refinement.attention
+        every = self.settings.entropy_every
+        attention.track_entropy = bool(every) and self.steps % every == 0
         with self.autocast():
             encoded, completed = self.distributed(
                 frames, masks, targets, self._references(targets, length)
             )
+            attention.track_entropy = False
             coarse = reconstruction_loss(
                 encoded.coarse.float(), frames.flatten(0, 1), masks.flatten(0, 1), weights.delta
             ) * (targets / length)
@@ -53,14 +63,17 @@ class InpainterStage(Stage):
                 loss = loss + weights.lambda_g * adversarial
                 report["loss_generator"] = adversarial.item() / count
         # The temperature takes part in the graph even when no target has a hole.
-        loss = loss / count + 0 * self.network.refinement.attention.log_scale
+        loss = loss / count + 0 * attention.log_scale
         self.finish_step(loss)
+        entropy = completed.entropy.item()
+        if math.isfinite(entropy):
+            report["attention_entropy"] = entropy
         return {
             "loss": loss.item(),
             "loss_coarse": coarse.item() / count,
             "loss_reconstruction": refined.item() / count,
             "loss_feature": features.item() / count,
-            "attention_scale": self.network.refinement.attention.log_scale.exp().item(),
+            "attention_scale": attention.log_scale.exp().item(),
             **report,
         }
 

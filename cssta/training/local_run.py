@@ -119,7 +119,8 @@ class LocalRun:
                 group["lr"] = rate
             recent.append(stage.step(next(stream)))
             if stage.steps % self.report_every == 0:
-                means = {k: np.mean([r[k] for r in recent]) for k in recent[-1]}
+                keys = dict.fromkeys(key for report in recent for key in report)
+                means = {k: np.mean([r[k] for r in recent if k in r]) for k in keys}
                 text = "  ".join(f"{key} {value:.4g}" for key, value in means.items())
                 self.log(f"{stage.name} {stage.steps} ({now:.1f}/{total:g} min)  {text}")
                 recent = []

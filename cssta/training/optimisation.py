@@ -28,6 +28,7 @@ class Settings:
         mixed_precision: bfloat16 autocast; None: on CUDA only.
         unfold: attention by unfolded patches (see `cssta.unfold_attention`); the same result,
             faster on CPUs with a bfloat16 matrix unit.
+        entropy_every: steps between measurements of the attention's entropy; 0: none.
     """
 
     learning_rate: float = 1e-4
@@ -40,6 +41,7 @@ class Settings:
     max_bad_steps: int = 20
     mixed_precision: bool | None = None
     unfold: bool = False
+    entropy_every: int = 50
 
 
 class Optimiser:

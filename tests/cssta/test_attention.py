@@ -181,7 +181,7 @@ def test_references_wholly_hidden_give_the_hole_region_alone():
         targets, references, hole, torch.ones_like(hidden), scale=10.0, track_entropy=True
     )
     assert torch.equal(result, hole_region_attention(targets, hole > 0.5, scale=10.0))
-    assert entropy == 0
+    assert entropy.isnan(), "an entropy of nothing"
 
 
 def test_what_references_hide_is_never_seen():
@@ -225,6 +225,28 @@ def test_entropy_of_a_decided_softmax_is_zero():
     inputs = clip(1, 3, hidden=0.0)
     inputs[1][2] = inputs[0][0]
     assert attend_clip(*inputs, scale=1e5, track_entropy=True)[1].item() == pytest.approx(0)
+
+
+def test_entropy_counts_every_query_once():
+    inputs = clip(2, 4)
+    one, two = (
+        attend_clip(*inputs, scale=10.0, budget=budget, track_entropy=True)[1].item()
+        for budget in (1, HUGE)
+    )
+    assert one == pytest.approx(two, rel=1e-12)
+
+
+@pytest.mark.parametrize("unfold", [False, True])
+def test_entropy_is_of_queries_that_see_any_key(unfold):
+    targets, references, hole, hidden = clip(2, 4)
+    layer = CSSTALayer(10.0).double()
+    layer.unfold, layer.track_entropy = unfold, True
+    allowed = torch.tensor([[True] * 4, [False] * 4])
+    both = layer(targets, references, hole, hidden, allowed)[1].item()
+    alone = layer(targets[:1], references, hole[:1], hidden)[1].item()
+    assert both == pytest.approx(alone, rel=1e-12)
+    layer.track_entropy = False
+    assert math.isnan(layer(targets, references, hole, hidden)[1])
 
 
 @pytest.mark.parametrize("unfold", [False, True])

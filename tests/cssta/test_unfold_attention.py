@@ -29,11 +29,12 @@ def test_equals_patch_attention(
     holes = torch.rand(targets, 1, height, width, generator=rng) < hole
     hiding = (torch.rand(references, 1, height, width, generator=rng) < hidden).double()
     allowed = torch.rand(targets, references, generator=rng) < 0.6 if choose else None
-    arguments = dict(scale=12.0, patch_size=patch, allowed=allowed)
-    result = unfold_attention(own, bank, holes, hiding, **arguments)
-    expected, _ = inter_frame_attention(own, bank, holes, hiding, **arguments)
+    arguments = dict(scale=12.0, patch_size=patch, allowed=allowed, track_entropy=True)
+    result, entropy = unfold_attention(own, bank, holes, hiding, **arguments)
+    expected, expected_entropy = inter_frame_attention(own, bank, holes, hiding, **arguments)
     assert result.shape == expected.shape
     assert torch.allclose(result, expected, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(entropy, expected_entropy, atol=1e-5, equal_nan=True)
 
 
 def test_gradients_equal_those_of_patch_attention():
@@ -45,8 +46,7 @@ def test_gradients_equal_those_of_patch_attention():
     gradients = []
     for function in (unfold_attention, inter_frame_attention):
         leaves = [t.clone().requires_grad_() for t in (own, bank, torch.tensor(9.0).double())]
-        output = function(*leaves[:2], holes, hiding, scale=leaves[2])
-        output = output[0] if isinstance(output, tuple) else output
+        output, _ = function(*leaves[:2], holes, hiding, scale=leaves[2])
         gradients.append(torch.autograd.grad((output**2).sum(), leaves))
     for one, two in zip(*gradients, strict=True):
         assert torch.allclose(one, two, rtol=1e-9, atol=1e-12)

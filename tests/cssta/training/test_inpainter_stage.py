@@ -100,3 +100,16 @@ def test_now_and_then_references_are_missing(build, batch):
     assert all(a.shape == (2, 3) and a.dtype == torch.bool for a in dropped)
     assert {bool(a.any()) for a in dropped} == {False, True}
     assert build("inpainter")._references(2, 3) is None
+
+
+@pytest.mark.parametrize("unfold", [False, True])
+def test_the_attentions_entropy_is_logged_now_and_then(build, batch, unfold):
+    stage = build("inpainter", entropy_every=2, unfold=unfold)
+    reports = [stage.step(batch) for _ in range(4)]
+    assert ["attention_entropy" in report for report in reports] == [True, False, True, False]
+    keys = 2 * 8 * 8  # of two references, seen or not
+    assert 0 < reports[0]["attention_entropy"] < np.log(keys)
+    assert not stage.network.refinement.attention.track_entropy
+    assert "attention_entropy" not in build("inpainter", entropy_every=0).step(batch)
+    nothing = {**batch, "masks": batch["masks"] & False}
+    assert "attention_entropy" not in build("inpainter").step(nothing)

@@ -82,9 +82,9 @@ class Inpainter:
             for index, frame in zip(batch, completed, strict=True):
                 frame = frame[None]
                 if self.temporal is not None:
-                    # A frame without a hole is its own output: the recurrence goes on from it.
+                    # A frame without a hole is its own output: the recurrence starts anew from it.
                     if index and index - 1 not in incomplete:
-                        previous = bank.pixels(index - 1)[0]
+                        previous, hidden = bank.pixels(index - 1)[0], None
                     previous = frame if previous is None else previous
                     mask = bank.pixels(index)[1]
                     with self._autocast():

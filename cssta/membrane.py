@@ -29,7 +29,8 @@ def fill_smoothly(frames: Tensor, masks: Tensor) -> Tensor:
         odd = [0, colour.shape[3] % 2, 0, colour.shape[2] % 2]
         colour = F.avg_pool2d(F.pad(colour, odd), 2)
         weight = F.avg_pool2d(F.pad(weight, odd), 2)
-    filled = colour / weight.clamp_min(1e-6)
+    # One visible pixel of a large frame weighs little: 4e-9 of 16384 x 16384.
+    filled = colour / weight.clamp_min(1e-12)
     for colour, weight in reversed(levels):
         height, width = colour.shape[2:]
         coarser = F.interpolate(filled, scale_factor=2, mode="bilinear", align_corners=False)

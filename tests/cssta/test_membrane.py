@@ -52,3 +52,10 @@ def test_the_middle_of_a_wide_hole_leans_to_its_nearer_side():
     row = fill_smoothly(frames, masks)[0, 0, 32]
     assert row[12] < -0.3 < 0.3 < row[51]
     assert (row.diff() >= -1e-6).all()
+
+
+def test_a_single_visible_pixel_colours_a_large_frame():
+    frames, masks = torch.full((1, 1, 2048, 2048), 0.5), torch.ones(1, 1, 2048, 2048)
+    masks[..., 700, 1300] = 0
+    filled = fill_smoothly(frames, masks)
+    assert torch.allclose(filled, frames, atol=1e-5)

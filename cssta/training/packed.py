@@ -53,10 +53,15 @@ class PackedClips:
         self.bytes = np.memmap(folder / "frames.bin", np.uint8, "r")
 
     def split(self, fraction: float, seed: int = 0) -> tuple[list[PackedClip], list[PackedClip]]:
-        """(training, held out), whole groups held out."""
+        """(training, held out), whole groups held out; ValueError if none is left to train on."""
         groups = sorted({clip.group for clip in self.clips})
         np.random.default_rng(seed).shuffle(groups)
         held = set(groups[: max(1, round(fraction * len(groups)))])
+        if len(held) == len(groups):
+            raise ValueError(
+                f"{fraction:g} of {len(groups)} scenes held out leaves none to train on; "
+                f"pack clips of two scenes or more, or hold out fewer"
+            )
         training = [clip for clip in self.clips if clip.group not in held]
         return training, [clip for clip in self.clips if clip.group in held]
 
@@ -80,7 +85,7 @@ class PackedClips:
 
         Frames are a random stride apart; scale, crop and flip are the clip's, never a frame's.
         """
-        longest = max(1, min(max_stride, (clip.frames - 1) // (frames - 1)))
+        longest = max(1, min(max_stride, (clip.frames - 1) // max(1, frames - 1)))
         stride = int(rng.integers(1, longest + 1))
         start = int(rng.integers(0, clip.frames - (frames - 1) * stride))
         video = self.frames(clip)[start : start + (frames - 1) * stride + 1 : stride]

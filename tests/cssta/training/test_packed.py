@@ -59,6 +59,27 @@ def test_samples_keep_time(packed, seed):
         assert 1 <= numbers[1] - numbers[0] <= 3
 
 
+@pytest.mark.parametrize("scenes, fraction", [(1, 0.1), (3, 1.0), (0, 0.1)])
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(tmp_path, scenes, fraction):
+    video = np.zeros((4, 8, 8, 3), np.uint8)
+    # (NumPy cannot map an empty file.)
+    pack(tmp_path, [(f"{i}", f"{i}", video) for i in range(max(1, scenes))])
+    packed = PackedClips(tmp_path)
+    packed.clips = packed.clips[:scenes]
+    with pytest.raises(ValueError, match=f"{scenes} scenes held out.*two scenes or more"):
+        packed.split(fraction)
+
+
+def test_single_frames(packed):
+    seen = set()
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        video, masks = packed.sample(packed.clips[1], rng, **{**HOW, "frames": 1})
+        assert video.shape == (1, 32, 32, 3) and masks.shape == (1, 32, 32)
+        seen.add(int(video[0, 0, 0, 0]))
+    assert seen == set(range(5))
+
+
 def test_every_part_of_a_frame_is_seen_in_both_directions(tmp_path):
     scene = np.zeros((4, 40, 80, 3), np.uint8)
     scene[..., 0] = np.arange(80)

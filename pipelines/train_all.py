@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from cssta.config import ModelConfig
 from pipelines import storage
 from pipelines.actors import pack_model
 from pipelines.batch import BatchSummary, complete_bucket
@@ -18,9 +17,10 @@ from pipelines.config import JobConfig
 from pipelines.data import Failures
 from pipelines.eval_summary import EvalSummary
 from pipelines.evaluate import evaluate_model
+from pipelines.initial_weights import initial_weights
 from pipelines.manifest import Manifest, Rejected, build_manifest, split
 from pipelines.model_folder import write_model_folder
-from pipelines.registry import ModelVersionInfo, exists, register, resolve
+from pipelines.registry import ModelVersionInfo, exists, register
 from pipelines.tracking import JobRun
 from pipelines.train_stage import STAGES, StageResult, Videos, train_stage
 
@@ -112,23 +112,6 @@ def train_all(cfg: JobConfig, say: Say = print) -> TrainSummary:
         target = storage.join(cfg.cluster.storage, cfg.name, "summary.json")
         storage.write_bytes(document.encode(), target, endpoint)
         return summary
-
-
-def initial_weights(cfg: JobConfig, tracking_uri: str) -> tuple[ModelConfig, dict[str, bytes], str]:
-    """Model configuration, starting weights by network name, and words for where they are from.
-
-    Raises RegistryError or CheckpointError if `model.init` cannot be used.
-    """
-    from cssta.checkpoint import load_model
-
-    if cfg.model.init is None:
-        return ModelConfig.preset(cfg.model.size), {}, "random"
-    folder, version = resolve(cfg.model.init, tracking_uri)
-    config = load_model(folder).config
-    files = pack_model(folder)
-    suffix = ".safetensors"
-    weights = {k.removesuffix(suffix): v for k, v in files.items() if k.endswith(suffix)}
-    return config, weights, version
 
 
 def _for_stage(name: str, weights: dict[str, bytes]) -> dict[str, bytes]:

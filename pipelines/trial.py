@@ -17,7 +17,7 @@ import ray
 import safetensors.torch
 import torch
 
-from cssta.checkpoint import load_model, pick_device
+from cssta.checkpoint import pick_device
 from cssta.config import ModelConfig
 from cssta.im2im import Im2Im
 from cssta.inpainting import InpaintingNetwork
@@ -28,9 +28,11 @@ from cssta.video import VideoError
 from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipRow, object_sequences, plan_clips
 from pipelines.config import DataConfig, JobConfig, StageConfig
+from pipelines.initial_weights import initial_weights
 from pipelines.manifest import Manifest, build_manifest, split
 from pipelines.stage_settings import stage_settings
 from pipelines.storage import StorageError, list_videos
+from pipelines.tracking import tracking_uri
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +58,15 @@ class TrialStart:
 def trial_objective(cfg: JobConfig) -> partial[float]:
     """The objective for `pipelines.tune.search`: prepares once what all trials share.
 
-    Needs a connected Ray. Raises EmptyBucketError without usable videos, TrialError if the
-    start cannot be prepared.
+    Needs a connected Ray. Raises EmptyBucketError without usable videos, RegistryError or
+    CheckpointError if `model.init` cannot be used, TrialError if the start cannot be prepared.
     """
     endpoint = cfg.data.s3_endpoint
+    server = tracking_uri(cfg) if (cfg.model.init or "").startswith("models:/") else None
+    config, weights, _ = initial_weights(cfg, server)
     manifest = build_manifest(list_videos(cfg.data.videos, endpoint), endpoint)
     options = {"num_cpus": cfg.cluster.cpus_per_worker, "num_gpus": 1 if _wants_gpu(cfg) else 0}
-    start = ray.remote(prepare_trials).options(**options).remote(cfg, manifest)
+    start = ray.remote(prepare_trials).options(**options).remote(cfg, manifest, config, weights)
     try:
         ray.get(start)
     except ray.exceptions.RayTaskError as error:
@@ -70,8 +74,13 @@ def trial_objective(cfg: JobConfig) -> partial[float]:
     return partial(trial_score, start)
 
 
-def prepare_trials(cfg: JobConfig, manifest: Manifest) -> TrialStart:
-    """Plan the clips, and take or train the IM2IM that teaches and the inpainter to start from."""
+def prepare_trials(
+    cfg: JobConfig, manifest: Manifest, config: ModelConfig, weights: dict[str, bytes]
+) -> TrialStart:
+    """Plan the clips, and take or train the IM2IM that teaches and the inpainter to start from.
+
+    `config`, `weights`: see `pipelines.initial_weights`.
+    """
     training, held_out = split(manifest, cfg.data.validation_fraction, cfg.seed)
     objects = object_sequences(cfg.data)
     clips = cfg.tune.steps * max(cfg.stages.im2im.batch_size, cfg.stages.inpainter.batch_size)
@@ -86,15 +95,14 @@ def prepare_trials(cfg: JobConfig, manifest: Manifest) -> TrialStart:
         objects=objects,
     )
     torch.manual_seed(cfg.seed)
-    if cfg.model.init is not None:
-        model = load_model(None if cfg.model.init == "default" else cfg.model.init)
-        config, im2im, inpainter = model.config, model.im2im, model.inpainter
+    if "im2im" in weights:
+        im2im = _unpack(weights["im2im"], Im2Im(config))
     else:
-        config, im2im, inpainter = ModelConfig.preset(cfg.model.size), None, None
-    if im2im is None:
         im2im = _train_teacher(cfg, config, rows)
-    if inpainter is None:
-        inpainter = InpaintingNetwork(config)
+    inpainter = InpaintingNetwork(config)
+    if "inpainter" in weights:
+        _unpack(weights["inpainter"], inpainter)
+    else:
         inpainter.start_from(im2im)
     return TrialStart(config, _pack(im2im), _pack(inpainter), rows, tuple(scored))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from cssta.checkpoint import CheckpointError, save_model
+from cssta.checkpoint import save_model
 from cssta.config import ModelConfig
 from cssta.im2im import Im2Im
 from cssta.inpainting import InpaintingNetwork
@@ -20,9 +20,8 @@ from pipelines import train_all as module
 from pipelines.config import JobConfig
 from pipelines.eval_summary import ClipScore, EvalSummary
 from pipelines.manifest import Rejected
-from pipelines.registry import RegistryError
 from pipelines.storage import EmptyBucketError, StorageError
-from pipelines.train_all import initial_weights, train_all
+from pipelines.train_all import train_all
 from pipelines.train_stage import STAGES, StageError, StageResult
 
 TINY = ModelConfig.preset("tiny")
@@ -162,18 +161,6 @@ def test_an_empty_bucket_is_told_before_anything_is_trained(
     with pytest.raises(StorageError, match="does not exist"):
         train_all(cfg)
     assert not trained
-
-
-def test_where_the_first_weights_come_from(make_config, model_folder, mlflow_uri):
-    assert initial_weights(make_config(), mlflow_uri) == (TINY, {}, "random")
-    cfg = make_config(model={"size": "base", "init": str(model_folder)})
-    config, weights, where = initial_weights(cfg, mlflow_uri)
-    assert config == TINY  # the folder's own, whatever size is configured
-    assert weights.keys() == set(STAGES) and where == str(model_folder)
-    with pytest.raises(RegistryError, match="models:/none@champion"):
-        initial_weights(make_config(model={"init": "models:/none@champion"}), mlflow_uri)
-    with pytest.raises((RegistryError, CheckpointError), match="no/such/folder"):
-        initial_weights(make_config(model={"init": "/no/such/folder"}), mlflow_uri)
 
 
 def test_what_is_registered_depends_on_weights_evaluation_and_server(

@@ -7,11 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load as load_tensors
 
 from cssta.training import Settings
 from pipelines import trial
 from pipelines.config import InpainterStageConfig, JobConfig
+from pipelines.initial_weights import initial_weights
 from pipelines.manifest import Manifest, VideoRow
+from pipelines.registry import RegistryError, register
+from pipelines.tracking import JobRun
 from pipelines.trial import TrialError, prepare_trials, trial_objective, trial_score
 from pipelines.tune import search
 
@@ -30,6 +34,11 @@ def make_config(videos: Path, storage: Path, steps: int = 3, **sections) -> JobC
     )
 
 
+def prepare(cfg: JobConfig, manifest: Manifest) -> trial.TrialStart:
+    config, weights, _ = initial_weights(cfg, None)
+    return prepare_trials(cfg, manifest, config, weights)
+
+
 @pytest.fixture
 def manifest(video_folder: Path) -> Manifest:
     from cssta.video import probe
@@ -40,7 +49,7 @@ def manifest(video_folder: Path) -> Manifest:
 
 def test_scores_repeat_and_depend_on_the_weights(video_folder, manifest, tmp_path: Path):
     cfg = make_config(video_folder, tmp_path)
-    start = prepare_trials(cfg, manifest)
+    start = prepare(cfg, manifest)
     paths = {row.uri for row in start.training}
     assert not paths & {row.uri for row in start.scored}, "scored on what it was trained on"
     score = trial_score(start, {"delta": 100.0}, cfg)
@@ -59,13 +68,13 @@ def test_more_training_scores_higher(video_folder, manifest, tmp_path: Path):
     scores = []
     for steps in (1, 40):
         cfg = make_config(video_folder, tmp_path, steps=steps)
-        scores.append(trial_score(prepare_trials(cfg, manifest), {}, cfg))
+        scores.append(trial_score(prepare(cfg, manifest), {}, cfg))
     assert scores[1] > scores[0] + 1
 
 
 def test_starts_from_the_configured_model(video_folder, manifest, tiny_model, tmp_path: Path):
     cfg = make_config(video_folder, tmp_path, model={"size": "base", "init": str(tiny_model)})
-    start = prepare_trials(cfg, manifest)
+    start = prepare(cfg, manifest)
     assert start.config.width == 12  # the folder's own size, not the configured one
     assert math.isfinite(trial_score(start, {}, cfg))
 
@@ -78,7 +87,7 @@ def test_clips_that_vanish_are_an_error_with_a_cause(video_folder, tmp_path: Pat
         VideoRow(str(copy / Path(v.uri).name), v.frames, v.height, v.width, v.fps)
         for v in manifest.videos
     )
-    start = prepare_trials(cfg, Manifest(rows))
+    start = prepare(cfg, Manifest(rows))
     shutil.rmtree(copy)
     with pytest.raises(TrialError, match="none of"):
         trial_score(start, {}, cfg)
@@ -90,3 +99,23 @@ def test_a_search_over_real_trials(ray_cluster, video_folder, tmp_path: Path):
     summary = search(cfg, trial_objective(cfg))
     assert summary.finished == 2, [row.message for row in summary.rows]
     assert set(summary.best_params) == {"lambda_r", "lambda_f", "lambda_g", "delta"}
+
+
+@pytest.mark.cluster
+def test_trials_start_from_a_registered_model(
+    ray_cluster, video_folder, tiny_model, tmp_path: Path, mlflow_uri, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = {"init": "models:/cssta@champion"}
+    cfg = make_config(video_folder, tmp_path, 1, model=model, tracking={"uri": mlflow_uri})
+    with pytest.raises(RegistryError, match="models:/cssta@champion"):
+        trial_objective(cfg)
+    with JobRun.start(cfg) as run:
+        register(
+            tiny_model, name="cssta", alias="champion", run_id=run.run_id, tracking_uri=mlflow_uri
+        )
+    (start,) = trial_objective(cfg).args
+    registered = load_tensors((tiny_model / "inpainter.safetensors").read_bytes())
+    given = load_tensors(ray_cluster.get(start).inpainter)
+    assert given.keys() == registered.keys()
+    assert all((given[key] == registered[key]).all() for key in given)

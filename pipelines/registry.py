@@ -197,6 +197,12 @@ def _download(found: ModelVersion, tracking_uri: str, folder: Path) -> None:
         except (MlflowException, OSError, KeyError) as error:
             if folder.is_dir():  # another process was faster
                 return
+            if "mlflow-artifacts" in str(error) and not tracking_uri.startswith("http"):
+                raise RegistryError(
+                    f"{uri}: its files are served by an MLflow server, not by {tracking_uri}; "
+                    "start the server (make ui) and set MLFLOW_TRACKING_URI to its address, such "
+                    "as http://127.0.0.1:5000"
+                ) from error
             raise RegistryError(f"{uri}: cannot be fetched from {tracking_uri}: {error}") from error
 
 

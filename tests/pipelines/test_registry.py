@@ -138,6 +138,19 @@ def test_what_cannot_be_found_is_named(registered, source: str, parts: list[str]
         assert part in str(caught.value)
 
 
+def test_files_of_a_stopped_server_are_told_to_need_it(tiny_model, mlflow_uri, tmp_path):
+    client = MlflowClient(mlflow_uri, mlflow_uri)
+    # What a server writes into its database when it serves the artifacts itself.
+    client.create_registered_model("cssta")
+    client.create_model_version("cssta", "mlflow-artifacts:/1/models/m-1/artifacts")
+    client.set_registered_model_alias("cssta", "champion", "1")
+    with pytest.raises(RegistryError) as caught:
+        resolve("models:/cssta@champion", mlflow_uri, tmp_path)
+    for part in ("models:/cssta/1", mlflow_uri, "make ui", "MLFLOW_TRACKING_URI"):
+        assert part in str(caught.value)
+    assert not list((tmp_path / "cssta").iterdir())
+
+
 def test_folders_and_the_default_weights_need_no_server(tiny_model: Path):
     assert resolve(tiny_model) == (tiny_model, str(tiny_model))
     folder, version = resolve(None)

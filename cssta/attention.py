@@ -29,7 +29,7 @@ def cssta_attention(
     """Attention of one target frame per batch item over its references and its own hole.
 
     Args:
-        target: features (B, C, H, W).
+        target: features (B, C, H, W), B >= 0.
         references: features (B, R, C, H, W), R >= 0.
         target_mask: (B, 1, H, W), 1 = hole, at feature scale.
         reference_masks: (B, R, 1, H, W), 1 = hole.
@@ -43,6 +43,8 @@ def cssta_attention(
         ValueError: shapes that do not fit each other, or an even patch size.
     """
     _check(target, references, target_mask, reference_masks, patch_size)
+    if not len(target):
+        return torch.zeros_like(target)
     outputs = [
         attend_clip(
             target[b : b + 1],

@@ -343,6 +343,11 @@ def test_shapes_that_do_not_fit_are_refused(name, shape):
         cssta_attention(**{key: torch.zeros(value) for key, value in shapes.items()})
 
 
+def test_a_batch_of_nothing():
+    empty = {key: torch.zeros(0, *shape[1:]) for key, shape in SHAPES.items()}
+    assert cssta_attention(**empty).shape == (0, *SHAPES["target"][1:])
+
+
 @pytest.mark.parametrize("patch_size", [0, 2, -1])
 def test_patches_have_a_centre(patch_size):
     inputs = {key: torch.zeros(value) for key, value in SHAPES.items()}

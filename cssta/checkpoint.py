@@ -142,11 +142,6 @@ def _read_config(path: Path) -> ModelConfig:
         raise CheckpointError(f"{path}: not a model configuration ({error})") from error
 
 
-def count_parameters(network: nn.Module) -> int:
-    """Number of weights."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def pick_device(device: str | torch.device | None) -> torch.device:
     """The device asked for, else the first GPU, else the CPU."""
     if device is not None:

@@ -73,12 +73,12 @@ def shuffled_object_masks(
     height: int,
     width: int,
     *,
-    dilate: int = 2,
+    grow: int = 2,
 ) -> np.ndarray:
     """Another video's object laid over this one: bool (frames, height, width).
 
     `source`: that object's mask sequence, bool (S, h, w). It is scaled to the frame (nearest),
-    mirrored for half of the clips, dilated by `dilate` pixels, and played from a random frame in
+    mirrored for half of the clips, dilated by `grow` pixels, and played from a random frame in
     which the object is seen, back and forth when it ends. Raises ValueError for a `source` that
     has no object in any frame.
     """
@@ -97,7 +97,7 @@ def shuffled_object_masks(
         picture = source[index].astype(np.uint8)
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST)
         masks[row] = picture[:, ::-1] if mirrored else picture
-    return _dilate(masks, dilate)
+    return dilate(masks, grow)
 
 
 def dilate(masks: np.ndarray, pixels: int) -> np.ndarray:
@@ -112,9 +112,6 @@ def dilate(masks: np.ndarray, pixels: int) -> np.ndarray:
         return np.array(masks, bool)
     grown = [cv2.dilate(mask.astype(np.uint8), CROSS, iterations=pixels) for mask in masks]
     return np.stack(grown).astype(bool) if grown else np.array(masks, bool)
-
-
-_dilate = dilate  # for shuffled_object_masks, whose parameter has the same name
 
 
 def draw_shapes(

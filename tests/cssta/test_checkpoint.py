@@ -10,7 +10,6 @@ import yaml
 
 from cssta.checkpoint import (
     CheckpointError,
-    count_parameters,
     load_model,
     pick_device,
     save_model,
@@ -164,10 +163,6 @@ def test_a_config_that_is_none_is_named(folder, text):
     (folder / "config.yaml").write_bytes(text)
     with pytest.raises(CheckpointError, match=r"config\.yaml"):
         load_model(folder)
-
-
-def test_counts_weights():
-    assert count_parameters(torch.nn.Conv2d(3, 4, 3)) == 3 * 4 * 9 + 4
 
 
 def test_devices():

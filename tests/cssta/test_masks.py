@@ -135,7 +135,7 @@ def test_freeform_refuses_an_empty_clip(size):
 
 def test_object_masks_loop_back_and_forth():
     source = disc(frames=4)
-    masks = shuffled_object_masks(generator(3), source, 20, 40, 60, dilate=0)
+    masks = shuffled_object_masks(generator(3), source, 20, 40, 60, grow=0)
     if not masks[:, :, :30].any():
         masks = masks[:, :, ::-1]  # this seed mirrors
     rows = [int(np.flatnonzero(mask.any(axis=1))[0]) - 4 for mask in masks]
@@ -154,15 +154,15 @@ def test_object_masks_are_mirrored_for_about_half():
 
 
 def test_object_masks_are_scaled_to_the_frame():
-    masks = shuffled_object_masks(generator(0), disc(), 2, 80, 240, dilate=0)
+    masks = shuffled_object_masks(generator(0), disc(), 2, 80, 240, grow=0)
     assert masks.shape == (2, 80, 240)
     assert masks.dtype == bool
     assert masks.mean() == pytest.approx(disc().mean(), rel=0.05)
 
 
-def test_object_masks_grow_by_dilate():
-    small = shuffled_object_masks(generator(5), disc(), 3, 40, 60, dilate=0)
-    grown = shuffled_object_masks(generator(5), disc(), 3, 40, 60, dilate=3)
+def test_object_masks_grow():
+    small = shuffled_object_masks(generator(5), disc(), 3, 40, 60, grow=0)
+    grown = shuffled_object_masks(generator(5), disc(), 3, 40, 60, grow=3)
     assert np.array_equal(grown, dilate(small, 3))
 
 

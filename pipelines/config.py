@@ -204,6 +204,16 @@ class InferenceConfig(Section):
     cpus_per_actor: PositiveFloat = 1
     crf: Annotated[int, Field(ge=0, le=51)] = 16
 
+    @model_validator(mode="after")
+    def _both_ends(self) -> InferenceConfig:
+        for given, missing in (("videos", "output"), ("output", "videos")):
+            if getattr(self, given) is not None and getattr(self, missing) is None:
+                raise ValueError(
+                    f"inference.{given} is given without inference.{missing}; give both, or "
+                    "neither where no videos are to be completed"
+                )
+        return self
+
 
 class TuneRanges(Section):
     """Search interval of each tuned value; a missing one keeps its configured value."""

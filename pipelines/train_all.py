@@ -13,6 +13,8 @@ from pathlib import Path
 from pipelines import storage
 from pipelines.actors import pack_model
 from pipelines.batch import BatchSummary, complete_bucket
+from pipelines.batch_plan import plan_batch
+from pipelines.batch_record import ModelIdentity
 from pipelines.config import JobConfig
 from pipelines.data import Failures
 from pipelines.eval_summary import EvalSummary
@@ -25,6 +27,7 @@ from pipelines.tracking import JobRun
 from pipelines.train_stage import STAGES, StageResult, Videos, train_stage
 
 Say = Callable[[str], None]
+NOTHING_TO_COMPLETE = "no videos to complete were configured (inference.videos)"
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,7 @@ class TrainSummary:
                 scores = f"PSNR {psnr:.2f} dB, SSIM {ssim:.4f}, hole PSNR {hole:.2f} dB"
                 lines.append(f"held out, {method}: {scores}")
         lines.append(f"registered: {self.model.uri}, also as {self.model_uri}")
-        if self.batch is not None:
-            lines.append(self.batch.text())
+        lines.append(self.batch.text() if self.batch else NOTHING_TO_COMPLETE)
         lines.append(f"MLflow run {self.run_id} at {self.tracking_uri}")
         lines.append(f"{self.seconds:.0f} s in all")
         return "\n".join(lines)
@@ -68,8 +70,8 @@ class TrainSummary:
 def train_all(cfg: JobConfig, say: Say = print) -> TrainSummary:
     """Run the whole job; what an earlier run of the same configuration finished is reused.
 
-    Needs a connected Ray. Raises ConfigError, EmptyBucketError, StageError or RegistryError; one
-    bad video among good ones is counted and named in the summary instead.
+    Needs a connected Ray. Raises ConfigError, EmptyBucketError, BatchError, StageError or
+    RegistryError; one bad video among good ones is counted and named in the summary instead.
     """
     started = time.monotonic()
     endpoint = cfg.data.s3_endpoint
@@ -93,7 +95,7 @@ def train_all(cfg: JobConfig, say: Say = print) -> TrainSummary:
         run.log_metrics({"videos_rejected": len(rejected)})
         run.set_tags({"model_version": version.uri, "rejected": [bad.uri for bad in rejected]})
         batch = None
-        if cfg.inference.videos and cfg.inference.output:
+        if cfg.inference.videos is not None:
             say(f"completing {cfg.inference.videos} with {version.uri}")
             batch = complete_bucket(cfg, version.uri, on_video=_on_video(say))
             run.log_metrics({f"batch_{k}": batch.count(k) for k in ("done", "skipped", "failed")})
@@ -122,8 +124,11 @@ def _for_stage(name: str, weights: dict[str, bytes]) -> dict[str, bytes]:
 
 def _find_videos(cfg: JobConfig, say: Say) -> Videos:
     endpoint = cfg.data.s3_endpoint
-    for later in filter(None, (cfg.evaluate.videos, cfg.inference.videos)):
-        storage.list_videos(later, endpoint)  # an empty bucket is told now, not after training
+    # What is wrong with later parts' locations is told now, not after days of training.
+    if cfg.evaluate.videos is not None:
+        storage.list_videos(cfg.evaluate.videos, endpoint)
+    if cfg.inference.videos is not None:
+        plan_batch(cfg, ModelIdentity("not trained yet", "", ""))
     everything = build_manifest(storage.list_videos(cfg.data.videos, endpoint), endpoint)
     say(f"{cfg.data.videos}: {everything.describe()}")
     training, held_out = split(everything, cfg.data.validation_fraction, cfg.seed)

@@ -61,6 +61,8 @@ def test_demo_starts_from_the_default_weights_and_is_small():
         ("data.masks.ratio=[0.4, 0.1]", ["data.masks.ratio", "[low, high]"]),
         ("data.masks.ratio=[0.4, 1.1]", ["data.masks.ratio.1", "less than 1"]),
         ("data.masks.ratio=0.4", ["data.masks.ratio", "array"]),
+        ("inference.output=null", ["inference.videos is given without inference.output"]),
+        ("inference.videos=null", ["inference.output is given without inference.videos"]),
         ("cluster.use_gpu=maybe", ["cluster.use_gpu", '"maybe"', "auto"]),
         ("model.size=huge", ["model.size", "tiny", "large"]),
         ("tune.ranges.delta=[5, 1]", ["tune.ranges.delta", "[low, high]"]),
@@ -112,7 +114,8 @@ def test_overrides_are_read_as_yaml(config_file):
 
 def test_local_locations_become_absolute_and_uris_stay(config_file, monkeypatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
-    cfg = JobConfig.load(config_file("data: {videos: films}\ninference: {output: s3://out/put}"))
+    inference = "inference: {videos: films, output: s3://out/put}"
+    cfg = JobConfig.load(config_file(f"data: {{videos: films}}\n{inference}"))
     assert cfg.data.videos == str(tmp_path / "films")
     assert cfg.cluster.storage == str(tmp_path / "runs")
     assert cfg.inference.output == "s3://out/put"

@@ -17,6 +17,7 @@ from cssta.im2im import Im2Im
 from cssta.inpainting import InpaintingNetwork
 from cssta.temporal import TemporalNetwork
 from pipelines import train_all as module
+from pipelines.batch_plan import BatchError
 from pipelines.config import JobConfig
 from pipelines.eval_summary import ClipScore, EvalSummary
 from pipelines.manifest import Rejected
@@ -93,7 +94,7 @@ def test_stages_in_order_then_one_registered_version(
     assert "stage inpainter: 61 s" in text
     assert "held out, telea: PSNR 20.00 dB" in text
     assert "models:/cssta/1" in text and "models:/cssta@champion" in text
-    assert summary.batch is None
+    assert summary.batch is None and "no videos to complete were configured" in text
     written = json.loads((tmp_path / "runs/job/summary.json").read_text())
     assert written["metrics"] == summary.metrics
 
@@ -154,12 +155,31 @@ def test_an_empty_bucket_is_told_before_anything_is_trained(
     ray_cluster, trained, make_config, tmp_path, section: str
 ):
     (tmp_path / "empty").mkdir()
-    cfg = make_config(**{section: {"videos": str(tmp_path / "empty")}})
+    more = {"output": str(tmp_path / "completed")} if section == "inference" else {}
+    cfg = make_config(**{section: {"videos": str(tmp_path / "empty"), **more}})
     with pytest.raises(EmptyBucketError, match=str(tmp_path / "empty")):
         train_all(cfg)
-    cfg = make_config(**{section: {"videos": str(tmp_path / "absent")}})
+    cfg = make_config(**{section: {"videos": str(tmp_path / "absent"), **more}})
     with pytest.raises(StorageError, match="does not exist"):
         train_all(cfg)
+    assert not trained
+
+
+@pytest.mark.cluster
+def test_what_could_not_be_completed_is_told_before_anything_is_trained(
+    ray_cluster, trained, make_config, video_folder, tmp_path
+):
+    videos = str(video_folder)
+    (tmp_path / "empty").mkdir()
+    for wrong, words in (
+        ({"output": videos}, r"inference\.output .* holds inference\.videos"),
+        ({"output": str(video_folder.parent)}, r"inference\.output .* holds inference\.videos"),
+        ({"masks": str(tmp_path / "absent")}, r"inference\.masks .*absent"),
+        ({"masks": str(tmp_path / "empty")}, r"inference\.masks .*empty"),
+    ):
+        inference = {"videos": videos, "output": str(tmp_path / "completed"), **wrong}
+        with pytest.raises(BatchError, match=words):
+            train_all(make_config(inference=inference))
     assert not trained
 
 

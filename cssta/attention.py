@@ -77,7 +77,8 @@ def attend_clip(
         targets: (T, C, H, W). references: (R, C, H, W). target_masks: (T, 1, H, W).
         reference_masks: (R, 1, H, W).
         allowed: bool (T, R), which reference each target may use; None: all.
-        budget: bytes for score matrices; less memory costs more passes, never accuracy.
+        budget: bytes for score matrices, whatever R is (the references themselves come on top);
+            less memory costs more passes, never accuracy.
         track_entropy: also measure how spread the attention is.
 
     Returns:

@@ -17,7 +17,11 @@ SCALE = 4  # image pixels per feature pixel, each way
 
 
 class Encoder(nn.Module):
-    """RGB (hole blanked) and mask to features at 1/4 scale with `2 * width` channels."""
+    """RGB and mask to features at 1/4 scale with `2 * width` channels.
+
+    What RGB holds under the mask is the caller's: a smooth guess for the coarse stage (see
+    `cssta.membrane`), the coarse composite for the refinement stage, the image itself in IM2IM.
+    """
 
     def __init__(self, width: int, dilations: Sequence[int]) -> None:
         super().__init__()

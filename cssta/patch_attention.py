@@ -1,4 +1,4 @@
-"""Patch attention from hole queries to reference keys, exact and in bounded memory (eq. 1).
+"""Patch attention from hole queries to reference keys, exact, scores in bounded memory (eq. 1).
 
 Rows are only those query pixels that some hole pixel's patches need; columns are chunks of whole
 references; see `cssta.diagonal_sum` for how patches are compared without unfolding them.
@@ -67,8 +67,9 @@ class PatchAttention(torch.autograd.Function):
     """Softmax over all references' visible patches, two passes over chunks of references.
 
     The first pass finds each query's normaliser, the second weighs the values. Scores are kept
-    between the passes while they fit `budget` bytes and formed again otherwise, so memory does not
-    grow with the number of references. The backward pass keeps no scores at all.
+    between the passes while they fit `budget` bytes and formed again otherwise, so memory for
+    scores does not grow with the number of references; their own features, norms and gradients do.
+    The backward pass forms them again.
     """
 
     @staticmethod

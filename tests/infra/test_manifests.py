@@ -11,6 +11,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from pipelines.config import JobConfig
+
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 REPOSITORY = INFRA.parent
 SECRET = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|TOKEN")
@@ -110,6 +112,18 @@ def test_rayjob_command_is_in_the_repository(rayjob):
             assert (REPOSITORY / word).is_file(), f"{word} is not in the repository"
     # A relative command is looked for where Ray was started.
     assert {container["workingDir"] for container in containers(rayjob)} == {"/opt/cssta"}
+
+
+def test_rayjob_settings_are_a_configuration_that_does_what_the_file_says(rayjob):
+    words = rayjob["spec"]["entrypoint"].split()
+    overrides = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    cfg = JobConfig.load(REPOSITORY / words[words.index("--config") + 1], overrides)
+    assert "complete the videos" in (INFRA / "rayjob.yaml").read_text().split("apiVersion")[0]
+    # Pods come and go: everything that lasts is in a bucket.
+    locations = {cfg.data.videos, cfg.inference.videos, cfg.inference.output, cfg.cluster.storage}
+    assert len(locations) == 4 and all(place.startswith("s3://") for place in locations)
+    trainers, _ = rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert cfg.inference.actors == trainers["replicas"], "as many models as there are GPUs"
 
 
 def test_rayjob_has_the_gpus_and_cpus_that_the_config_asks_for(rayjob):

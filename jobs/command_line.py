@@ -46,7 +46,7 @@ def run_job(
     fault of the program and keeps its traceback.
     """
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    set_up_logging()
     try:
         config = JobConfig.load(options.config, options.set + overrides(options))
         return job(config, options) or 0
@@ -57,16 +57,23 @@ def run_job(
         return 1
 
 
+def set_up_logging() -> None:
+    """Our own log lines, and others' from warnings on: the jobs print their own progress."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    # MLflow sets its loggers' levels whenever it is first imported, to what this says.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    executor = "ray.data._internal.execution.streaming_executor"
+    logging.getLogger(executor).setLevel(logging.WARNING)
+    # Ray Data warns that its progress bars are off, which is what `connect` asks for.
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or start a local one."""
     # Without an explicit mode a local start writes an access token into the home folder.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    # The jobs print their own progress; plans and addresses of every single step are no news.
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    executor = logging.getLogger("ray.data._internal.execution.streaming_executor")
-    executor.setLevel(logging.WARNING)
     import ray
 
     if ray.is_initialized():

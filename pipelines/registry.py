@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,6 +57,7 @@ def register(
     """
     import mlflow
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
     model_folder = Path(model_folder).absolute()
@@ -65,29 +66,32 @@ def register(
     with (
         _mlflow_at(tracking_uri),
         tempfile.TemporaryDirectory() as scratch,
-        warnings.catch_warnings(),
+        # MLflow misses type hints and an example to guess a signature from; here it is given. (It
+        # changes the filters itself, so they cannot hide this; a recorder can.)
+        warnings.catch_warnings(record=True),
     ):
-        # MLflow misses type hints and an example to guess a signature from; here it is given.
-        warnings.simplefilter("ignore", UserWarning)
         client = MlflowClient(tracking_uri, tracking_uri)
         # Made here, by ids: MLflow's own way is an active run, which would end with this function,
         # and without one the model would land in the default experiment.
         experiment = client.get_run(run_id).info.experiment_id
         logged = client.create_logged_model(experiment, name=name, source_run_id=run_id)
-        info = Model.log(
+        Model.log(
             artifact_path=None,
             name=name,
             flavor=mlflow.pyfunc,
             run_id=run_id,
             model_id=logged.model_id,
-            registered_model_name=name,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"model": str(model_folder)},
             code_paths=[str(_code_without_weights(Path(scratch)))],
             signature=model_signature(),
             pip_requirements=_requirements(),
         )
-        version = str(info.registered_model_version)
+        with suppress(MlflowException):  # it is there; if it is not, the next call says why
+            client.create_registered_model(name)
+        source = f"models:/{logged.model_id}"
+        created = client.create_model_version(name, source, run_id, model_id=logged.model_id)
+        version = str(created.version)
         for key, value in (metrics or {}).items():
             client.set_model_version_tag(name, version, key, f"{value:.6g}")
         client.set_registered_model_alias(name, alias, version)

@@ -77,6 +77,17 @@ def test_existence_is_told_without_a_download(registered, tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
+def test_registering_is_silent(tiny_model, mlflow_uri, tmp_path, capfd, recwarn):
+    cfg = JobConfig.parse(
+        {"data": {"videos": "/v"}, "tracking": {"uri": mlflow_uri}, "cluster": {"storage": "/s"}}
+    )
+    run = JobRun.start(cfg)
+    capfd.readouterr()
+    register(tiny_model, name="m", alias="a", run_id=run.run_id, tracking_uri=mlflow_uri)
+    assert capfd.readouterr() == ("", "")
+    assert not [warning for warning in recwarn if "type hint" in str(warning.message)]
+
+
 def test_nothing_is_pickled_and_the_signature_is_there(registered):
     import mlflow
 

@@ -120,29 +120,38 @@ def inter_frame_attention(
     if references.shape[0] == 0 or len(positions) == 0:
         return torch.zeros_like(targets), targets.new_full((), torch.nan)
 
-    dtype = torch.promote_types(targets.dtype, torch.float32)
+    dtype = torch.promote_types(targets.dtype, references.dtype)
+    dtype = torch.promote_types(dtype, torch.float32)
     half_dtype = _half_dtype(targets)
     with torch.autocast(targets.device.type, enabled=False):
         queries = geometry.pad(targets.to(dtype))
-        keys = geometry.pad(references.to(dtype))
+        if references.requires_grad:  # gradients of all blocks add up in full precision
+            references = references.to(dtype)
         visible = _visible_patches(reference_masks, geometry)
-        key_scale = norm_inverse(keys, geometry)
-        query_scale = norm_inverse(queries, geometry).flatten() * scale
+        key_scale = norm_inverse(references, geometry, dtype)
+        query_scale = norm_inverse(targets, geometry, dtype).flatten() * scale
         results = []
         entropies = queries.new_full((frames * geometry.cells,), torch.nan)
-        for block in _blocks(positions, geometry, budget, keys):
+        for block in _blocks(positions, budget, queries):
             plan = Plan.of(block, geometry, frames, allowed)
             rows = F.pad(queries.flatten(0, 1)[plan.patches.positions], (0, 0, 0, 1))
             row_scale = F.pad(query_scale[plan.queries.positions], (0, 1))
             result, entropy = PatchAttention.apply(
-                rows, keys, row_scale, key_scale, visible, plan, budget, half_dtype, track_entropy
+                rows,
+                references,
+                row_scale,
+                key_scale,
+                visible,
+                plan,
+                budget,
+                half_dtype,
+                track_entropy,
             )
             results.append(result)
             if track_entropy:  # by position: rings of blocks overlap
                 entropies[plan.queries.positions] = entropy
         output = output.to(dtype).index_copy(0, positions, torch.cat(results))
-    output = output.view(frames, -1, geometry.stride, channels).permute(0, 3, 1, 2)
-    inside = output[:, :, geometry.half : geometry.half + height, geometry.half :][..., :width]
+    inside = geometry.crop(output.unflatten(0, (frames, -1)))
     return inside.to(targets.dtype), entropies.nanmean()
 
 
@@ -222,12 +231,12 @@ def _visible_patches(reference_masks: Tensor, geometry: Geometry) -> Tensor:
     return geometry.pad(~touched).squeeze(2)
 
 
-def _blocks(positions: Tensor, geometry: Geometry, budget: int, keys: Tensor) -> list[Tensor]:
+def _blocks(positions: Tensor, budget: int, queries: Tensor) -> list[Tensor]:
     """Hole pixels in raster order, split so that one reference's scores fit the budget.
 
     Each block computes its own ring of queries, so blocks are kept as large as they may be.
     """
-    row_bytes = 4 * keys.shape[1] * keys.element_size()
+    row_bytes = 4 * queries.shape[1] * queries.element_size()
     limit = max(64, int(budget // row_bytes) // 2)
     return list(positions.split(limit))
 

@@ -41,6 +41,11 @@ class Geometry:
         """(N, C, H, W) -> (N, cells, C), zeros around."""
         return F.pad(maps, [self.half] * 4).flatten(2).transpose(1, 2)
 
+    def crop(self, rows: Tensor) -> Tensor:
+        """(N, cells, C) -> (N, C, H, W), without the border."""
+        maps = rows.unflatten(1, (-1, self.stride)).permute(0, 3, 1, 2)
+        return maps[:, :, self.half : self.half + self.height, self.half :][..., : self.width]
+
     def offsets(self, step: int, device: torch.device) -> Tensor:
         """Flat offsets of a patch along one axis: `step` 1 is horizontal, `stride` vertical."""
         return torch.arange(-self.half, self.half + 1, device=device) * step

@@ -53,11 +53,12 @@ class Plan:
         return cls(geometry, pixels, queries, patches, counts, allowed)
 
 
-def norm_inverse(padded: Tensor, geometry: Geometry) -> Tensor:
-    """1 / max(|patch|, 1e-6) at every padded cell: (N, cells, C) -> (N, cells)."""
-    square = padded.square().sum(dim=2, keepdim=True).transpose(1, 2)
-    square = square.unflatten(2, (-1, geometry.stride))
+def norm_inverse(maps: Tensor, geometry: Geometry, dtype: torch.dtype) -> Tensor:
+    """1 / max(|patch|, 1e-6) at every padded cell: (N, C, H, W) -> (N, cells)."""
+    # A norm per pixel, squared: unlike the sum of squares, it makes no other copy of the maps.
+    square = torch.linalg.vector_norm(maps, dim=1, keepdim=True, dtype=dtype).square()
     size = 2 * geometry.half + 1
+    square = F.pad(square, [geometry.half] * 4)
     total = F.avg_pool2d(square, size, 1, geometry.half, divisor_override=1)
     # The root is taken of a clamped sum, whose gradient is zero rather than infinite at zero.
     return total.flatten(1).clamp_min(1e-12).rsqrt()
@@ -73,25 +74,28 @@ class PatchAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, rows, keys, row_scale, key_scale, visible, plan, budget, half_dtype, track):
+    def forward(
+        ctx, rows, references, row_scale, key_scale, visible, plan, budget, half_dtype, track
+    ):
         """-> (P, C) outputs and, with `track`, (Q,) attention entropy in nats, nan for a query
         that sees no key (else zeros).
 
-        `rows` (patch pixels + 1, C); `keys` (R, cells, C), also the values; `row_scale` (Q + 1,)
-        is temperature / |q|; `key_scale` (R, cells) is 1 / |k|; `visible` (R, cells) bool.
+        `rows` (patch pixels + 1, C); `references` (R, C, H, W), keys and values, padded chunk by
+        chunk; `row_scale` (Q + 1,) is temperature / |q|; `key_scale` (R, cells) is 1 / |k|;
+        `visible` (R, cells) bool.
         """
-        work = _Work(rows, keys, row_scale, key_scale, visible, plan, budget, half_dtype)
+        work = _Work(rows, references, row_scale, key_scale, visible, plan, budget, half_dtype)
         log_sum = work.normaliser()
         fold = DiagonalSum(plan.queries, plan.pixels, plan.geometry)
-        output = rows.new_zeros(len(plan.pixels), keys.shape[2])
+        output = rows.new_zeros(len(plan.pixels), rows.shape[1])
         entropy = rows.new_zeros(len(plan.queries))
         for chunk in work.chunks:
             weights, scores = work.weights(chunk, log_sum)
             if track:
                 surprise = log_sum[:, None] - scores.clamp_min_(-1e30)
                 entropy += torch.where(weights > 0, weights * surprise, 0).sum(dim=1)
-            output += work.matmul(fold(weights), keys[chunk].flatten(0, 1))
-        ctx.save_for_backward(rows, keys, row_scale, key_scale, visible, log_sum)
+            output += work.matmul(fold(weights), work.columns(chunk))
+        ctx.save_for_backward(rows, references, row_scale, key_scale, visible, log_sum)
         ctx.settings = (plan, budget, half_dtype)
         output = output[:-1] / plan.counts[:, None]
         if track:
@@ -102,20 +106,19 @@ class PatchAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output, _grad_entropy):
-        rows, keys, row_scale, key_scale, visible, log_sum = ctx.saved_tensors
+        rows, references, row_scale, key_scale, visible, log_sum = ctx.saved_tensors
         plan, budget, half_dtype = ctx.settings
-        work = _Work(rows, keys, row_scale, key_scale, visible, plan, budget // 2, half_dtype)
+        work = _Work(rows, references, row_scale, key_scale, visible, plan, budget // 2, half_dtype)
         unfold = DiagonalSum(plan.pixels, plan.queries, plan.geometry)
         fold = DiagonalSum(plan.queries, plan.pixels, plan.geometry)
         refold = DiagonalSum(plan.queries, plan.patches, plan.geometry)
         grad_pixels = F.pad(grad_output / plan.counts[:, None], (0, 0, 0, 1))
-        grad_rows, grad_keys = torch.zeros_like(rows), torch.zeros_like(keys)
+        grad_rows, grad_references = torch.zeros_like(rows), torch.zeros_like(references)
         grad_row_scale, grad_key_scale = torch.zeros_like(row_scale), torch.zeros_like(key_scale)
 
         def weights_and_gradient(chunk):
             weights, _ = work.weights(chunk, log_sum)
-            values = keys[chunk].flatten(0, 1)
-            return weights, unfold(work.matmul(grad_pixels, values.transpose(0, 1)))
+            return weights, unfold(work.matmul(grad_pixels, work.columns(chunk).T))
 
         mean = rows.new_zeros(len(plan.queries))
         single = None
@@ -125,8 +128,7 @@ class PatchAttention(torch.autograd.Function):
             single = (weights, grad) if len(work.chunks) == 1 else None
         for chunk in work.chunks:
             weights, grad = single or weights_and_gradient(chunk)
-            columns = keys[chunk].flatten(0, 1)
-            grad_keys[chunk] += work.matmul(fold(weights).T, grad_pixels).view_as(keys[chunk])
+            grad_columns = work.matmul(fold(weights).T, grad_pixels)
             grad_scores = weights.mul_(grad.sub_(mean[:, None]))
             products = work.products(chunk)
             scaled = key_scale[chunk].flatten()
@@ -134,24 +136,26 @@ class PatchAttention(torch.autograd.Function):
             grad_scores *= row_scale[:, None]
             grad_key_scale[chunk] += (grad_scores * products).sum(dim=0).view_as(key_scale[chunk])
             grad_products = refold(grad_scores * scaled)
-            grad_rows += work.matmul(grad_products, columns)
-            grad_keys[chunk] += work.matmul(grad_products.T, rows).view_as(keys[chunk])
-        return grad_rows, grad_keys, grad_row_scale, grad_key_scale, *[None] * 5
+            grad_rows += work.matmul(grad_products, work.columns(chunk))
+            grad_columns += work.matmul(grad_products.T, rows)
+            grad_columns = grad_columns.unflatten(0, (-1, plan.geometry.cells))
+            grad_references[chunk] = plan.geometry.crop(grad_columns)
+        return grad_rows, grad_references, grad_row_scale, grad_key_scale, *[None] * 5
 
 
 class _Work:
     """The scores of one block, chunk by chunk."""
 
-    def __init__(self, rows, keys, row_scale, key_scale, visible, plan, budget, half_dtype):
-        self.rows, self.keys, self.visible, self.plan = rows, keys, visible, plan
+    def __init__(self, rows, references, row_scale, key_scale, visible, plan, budget, half_dtype):
+        self.rows, self.references, self.visible, self.plan = rows, references, visible, plan
         self.row_scale, self.key_scale = row_scale, key_scale
         self.half_dtype = half_dtype
         self.sum = DiagonalSum(plan.patches, plan.queries, plan.geometry)
-        references, cells, _ = keys.shape
-        per_reference = rows.shape[0] * cells * rows.element_size()
+        count = len(references)
+        per_reference = rows.shape[0] * plan.geometry.cells * rows.element_size()
         # A chunk holds about four matrices at once; kept scores may take as much again.
         size = max(1, int(budget // (4 * per_reference)))
-        self.chunks = [slice(i, min(i + size, references)) for i in range(0, references, size)]
+        self.chunks = [slice(i, min(i + size, count)) for i in range(0, count, size)]
         self.budget = budget
         self.kept: dict[int, Tensor] = {}
 
@@ -160,10 +164,14 @@ class _Work:
             return (a.to(self.half_dtype) @ b.to(self.half_dtype)).to(a.dtype)
         return a @ b
 
+    def columns(self, chunk: slice) -> Tensor:
+        """Padded pixels of a chunk of references: (L, C)."""
+        references = self.references[chunk].to(self.rows.dtype)
+        return self.plan.geometry.pad(references).flatten(0, 1)
+
     def products(self, chunk: slice) -> Tensor:
         """<patch, patch> before any scaling: (Q + 1, L)."""
-        columns = self.keys[chunk].flatten(0, 1)
-        return self.sum(self.matmul(self.rows, columns.transpose(0, 1)))
+        return self.sum(self.matmul(self.rows, self.columns(chunk).T))
 
     def scores(self, chunk: slice) -> Tensor:
         """Scaled cosines, minus infinity for a key that a query may not see: (Q + 1, L)."""
@@ -172,9 +180,8 @@ class _Work:
         scores.masked_fill_(~self.visible[chunk].flatten(), float("-inf"))
         if self.plan.allowed is not None:
             hidden = ~self.plan.allowed[:, chunk, None]
-            scores.view(len(self.plan.queries), -1, self.keys.shape[1]).masked_fill_(
-                hidden, float("-inf")
-            )
+            by_reference = scores.unflatten(1, (-1, self.plan.geometry.cells))
+            by_reference.masked_fill_(hidden, float("-inf"))
         return scores
 
     def normaliser(self) -> Tensor:

@@ -270,6 +270,17 @@ def test_half_precision_features_are_close():
     assert relative_error(result, expected) < 0.05
 
 
+def test_half_precision_references_may_learn():
+    targets, references, hole, hidden = (t.float() for t in clip(2, 3, channels=8))
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        leaf = references.bfloat16().to(dtype).requires_grad_()
+        output, _ = attend_clip(targets, leaf, hole, hidden, scale=10.0, budget=1)
+        gradients.append(torch.autograd.grad(output.square().sum(), leaf)[0])
+    # Rounded once, at the end.
+    assert torch.equal(gradients[1], gradients[0].bfloat16())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("budget", [1, HUGE])
 def test_a_gpu_gives_the_same_result_and_gradients(budget):
@@ -401,5 +412,5 @@ def test_scores_take_no_more_memory_for_more_references():
     features = 4 * 8 * 18 * 18  # bytes of one reference, with its border
     scores = 4 * 10 * 10 * 18 * 18
     assert forward_peak(72, HUGE) > 72 * scores
-    # What grows is the references themselves and their norms.
-    assert many - few < 60 * 1.25 * features
+    # What grows is a few numbers per reference pixel: no copy of the references is made.
+    assert many - few < 60 * 0.6 * features

@@ -16,6 +16,15 @@ def dense(positions: torch.Tensor, x: torch.Tensor, total: int) -> torch.Tensor:
     return result
 
 
+@pytest.mark.parametrize("half", [0, 1, 2])
+def test_a_border_comes_and_goes(half):
+    maps = torch.randn(2, 3, 4, 5)
+    geometry = Geometry(4, 5, half)
+    padded = geometry.pad(maps)
+    assert padded.shape == (2, geometry.cells, 3)
+    assert torch.equal(geometry.crop(padded), maps)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(1, 5),

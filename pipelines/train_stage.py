@@ -30,6 +30,7 @@ from pipelines.manifest import Manifest
 from pipelines.progress import Progress, relay
 from pipelines.tracking import StageRun
 from pipelines.train_loop import PICTURE, StageTask, train_worker
+from pipelines.worker_resources import cpus_per_worker
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,8 @@ def train_stage(
     """Train stage `name`, or go on with it, or take its result if it is there.
 
     `weights`: safetensors by network name; earlier stages' results and, under `name` itself, where
-    to start. Needs a connected Ray. Raises StageError when training fails for good.
+    to start. Needs a connected Ray. Raises ConfigError when the cluster is too small for the
+    workers, StageError when training fails for good.
     """
     started = time.monotonic()
     digest = stage_digest(cfg, name, model, weights, videos.training)
@@ -100,6 +102,7 @@ def train_stage(
             content["seconds"],
             reused=True,
         )
+    cpus = cpus_per_worker(cfg.cluster, [node.get("CPU", 0) for node in _nodes()])
     task = StageTask(
         name=name,
         config=model,
@@ -107,13 +110,13 @@ def train_stage(
         losses=LossWeights(**cfg.losses.model_dump()),
         data=cfg.data,
         seed=cfg.seed,
-        threads=max(1, math.floor(cfg.cluster.cpus_per_worker)),
+        threads=max(1, math.floor(cpus)),
         weights=weights,
         validation=_validation_rows(cfg, videos),
     )
     with relay(say) as progress:
         log = StageLog(run, name, task.stage.steps, progress)
-        result = _fit(cfg, task, f"{name}-{digest}", folder, videos, log)
+        result = _fit(cfg, task, f"{name}-{digest}", folder, videos, log, cpus)
     metrics = {k: float(v) for k, v in result.metrics.items() if isinstance(v, (int, float))}
     with result.checkpoint.as_directory() as checkpoint:
         content = exported_weights(checkpoint)
@@ -172,8 +175,18 @@ class StageLog(UserCallback):
                     self.run.log_file(picture, f"pictures/step-{step:06d}")
 
 
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def _fit(
-    cfg: JobConfig, task: StageTask, run_name: str, folder: str, videos: Videos, log: StageLog
+    cfg: JobConfig,
+    task: StageTask,
+    run_name: str,
+    folder: str,
+    videos: Videos,
+    log: StageLog,
+    cpus: float,
 ) -> ray.train.Result:
     cluster, endpoint = cfg.cluster, cfg.data.s3_endpoint
     use_gpu = cluster.use_gpu
@@ -198,7 +211,7 @@ def _fit(
         scaling_config=ScalingConfig(
             num_workers=cluster.workers,
             use_gpu=use_gpu,
-            resources_per_worker={"CPU": cluster.cpus_per_worker, "GPU": int(use_gpu)},
+            resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)},
         ),
         run_config=RunConfig(
             name=run_name,

@@ -1,4 +1,7 @@
-"""Actors that hold a model: how its weights reach them, and how many of them a cluster carries."""
+"""Actors that hold a model: how its weights reach them, how many a cluster carries, how they fail.
+
+A flow derives its own actor from `ModelActor` and runs it over its rows by `map_rows`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import ray
+from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.config import JobConfig
@@ -44,7 +48,7 @@ def load_inpainter(folder: Path, device: str) -> Engine:
 
 
 def pack_model(folder: Path) -> dict[str, bytes]:
-    """All files of a model folder, by name, to send through Ray's object store.
+    """All files of a model folder, by name, to be sent to the actors.
 
     So that no node needs the driver's disk or the registry. Raises ModelFolderError.
     """
@@ -127,27 +131,71 @@ def plan_pool(cfg: JobConfig, resources: dict[str, float], videos: int) -> Actor
     return ActorPool(size, each, 1.0 if wants_gpu else 0.0)
 
 
+MAX_BLOCKS = 2000
 MAX_STARTS = 3
 """A video whose actor died this often is given up: it is taken to be what kills the actor."""
 CRASHED = f"its process died {MAX_STARTS} times (a decoder's fault, or out of memory); re-encode it"
 
 
-class Ledger:
-    """Counts how often each video was started, so that one that kills its actor is found out.
+class Keeper:
+    """What must outlive the actors that hold a model: its files, and what became of their videos.
 
-    Ray Data restarts a dead actor and gives it the same video again, without end.
+    Ray Data restarts a dead actor and gives it the same video again, without end; the count of
+    starts finds out the video that kills its actors.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self._files = files
         self._starts: Counter[str] = Counter()
 
+    def files(self) -> dict[str, bytes]:
+        """The model's files by name."""
+        return self._files
+
     def start(self, name: str) -> int:
-        """Count a start and return how many there are now."""
+        """Count a start of a video and return how many there are now."""
         self._starts[name] += 1
         return self._starts[name]
 
 
-def start_ledger() -> Ledger:
-    """A ledger (its actor handle) on the driver's node, which lives as long as the job anyway."""
+class ModelActor:
+    """Base of an actor that holds the model; `settings` is whatever its flow needs beside it."""
+
+    def __init__(
+        self, keeper: ActorHandle, settings: Any, load_engine: LoadEngine, threads: int
+    ) -> None:
+        self.engine = load_packed(ray.get(keeper.files.remote()), load_engine, threads)
+        self.settings = settings
+        self.keeper = keeper
+
+    def may_start(self, name: str) -> bool:
+        """Count a start; False for a video that has killed its process too often."""
+        return ray.get(self.keeper.start.remote(name)) <= MAX_STARTS
+
+
+def map_rows(
+    cfg: JobConfig,
+    rows: list[dict[str, str]],
+    actor: type[ModelActor],
+    settings: Any,
+    files: dict[str, bytes],
+    load_engine: LoadEngine,
+) -> ray.data.Dataset:
+    """The lazy pipeline: rows, one video each, through a pool of `actor`s; what they return."""
+    pool = plan_pool(cfg, ray.cluster_resources(), len(rows))
+    # On the driver's node, which lives as long as the job anyway. (In the object store the files
+    # could be lost with a node, and a restarted actor would find none.)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(num_cpus=0)(Ledger).options(scheduling_strategy=here).remote()
+    keeper = ray.remote(num_cpus=0)(Keeper).options(scheduling_strategy=here).remote(files)
+    # One video per block, so that no video waits in an actor's queue while another actor is idle.
+    source = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
+    return source.map(
+        actor,
+        fn_constructor_kwargs={
+            "keeper": keeper,
+            "settings": settings,
+            "load_engine": load_engine,
+            "threads": pool.threads,
+        },
+        **pool.map_options(),
+    )

@@ -16,19 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from pipelines.actors import (
     CRASHED,
-    MAX_STARTS,
-    Ledger,
     LoadEngine,
+    ModelActor,
     load_inpainter,
-    load_packed,
+    map_rows,
     model_digest,
     pack_model,
-    plan_pool,
-    start_ledger,
 )
 from pipelines.batch_plan import plan_batch
 from pipelines.batch_record import ModelIdentity, VideoOutcome, VideoTask
@@ -39,7 +34,6 @@ from pipelines.storage import join, publish
 from pipelines.tracking import tracking_uri
 
 SUMMARY_NAME = "batch-summary.json"
-MAX_BLOCKS = 2000
 
 
 @dataclass(frozen=True)
@@ -136,7 +130,9 @@ def complete_bucket(
         options = CompletionOptions(
             identity, cfg.data.masks, cfg.inference.crf, cfg.data.s3_endpoint
         )
-        for row in completion_rows(cfg, plan.tasks, files, options, load_engine).iter_rows():
+        rows = [{"task": json.dumps(vars(task))} for task in plan.tasks]
+        completed = map_rows(cfg, rows, Completer, options, files, load_engine)
+        for row in completed.iter_rows():
             settle(VideoOutcome(**row))
     output = cfg.inference.output.rstrip("/")
     summary = BatchSummary(
@@ -150,52 +146,15 @@ def complete_bucket(
     return summary
 
 
-def completion_rows(
-    cfg: JobConfig,
-    tasks: list[VideoTask],
-    files: dict[str, bytes],
-    options: CompletionOptions,
-    load_engine: LoadEngine,
-) -> ray.data.Dataset:
-    """The lazy pipeline: tasks in, one outcome per row out."""
-    pool = plan_pool(cfg, ray.cluster_resources(), len(tasks))
-    rows = [{"task": json.dumps(vars(task))} for task in tasks]
-    # One video per block, so that no video waits in an actor's queue while another actor is idle.
-    source = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
-    return source.map(
-        Completer,
-        fn_constructor_kwargs={
-            "files": ray.put(files),
-            "options": options,
-            "ledger": start_ledger(),
-            "load_engine": load_engine,
-            "threads": pool.threads,
-        },
-        **pool.map_options(),
-    )
-
-
-class Completer:
-    """Actor that holds the model and completes one video per call."""
-
-    def __init__(
-        self,
-        files: ray.ObjectRef,
-        options: CompletionOptions,
-        ledger: Ledger,
-        load_engine: LoadEngine,
-        threads: int,
-    ) -> None:
-        self._engine = load_packed(ray.get(files), load_engine, threads)
-        self._options = options
-        self._ledger = ledger
+class Completer(ModelActor):
+    """Actor that completes one video per call; its settings are CompletionOptions."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         task = VideoTask(**json.loads(row["task"]))
-        if ray.get(self._ledger.start.remote(task.name)) > MAX_STARTS:
+        if not self.may_start(task.name):
             outcome = VideoOutcome(task.name, task.video, task.output, "failed")
             return vars(replace(outcome, reason="crashed", message=CRASHED))
-        return vars(complete_video(task, self._engine, self._options))
+        return vars(complete_video(task, self.engine, self.settings))
 
 
 def _publish_summary(summary: BatchSummary, s3_endpoint: str | None) -> None:

@@ -16,21 +16,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-import ray
 
 from cssta.metrics import score_clip
 from cssta.video import VideoError
 from pipelines import storage
 from pipelines.actors import (
     CRASHED,
-    MAX_STARTS,
-    Ledger,
     LoadEngine,
+    ModelActor,
     load_inpainter,
-    load_packed,
+    map_rows,
     pack_model,
-    plan_pool,
-    start_ledger,
 )
 from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipRow, object_sequences
@@ -64,7 +60,9 @@ def evaluate_model(
     scores: list[ClipScore] = []
     failed = list(manifest.rejected)
     total = len(rows)
-    for position, row in enumerate(_score_rows(cfg, rows, files, load_engine).iter_rows(), start=1):
+    clips = [{"clip": json.dumps(asdict(row))} for row in rows]
+    scored = map_rows(cfg, clips, Scorer, cfg.data, files, load_engine)
+    for position, row in enumerate(scored.iter_rows(), start=1):
         content = json.loads(row["result"])
         result = Rejected(**content) if "reason" in content else ClipScore(**content)
         (failed if isinstance(result, Rejected) else scores).append(result)
@@ -138,28 +136,16 @@ def telea(frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
     )
 
 
-class Scorer:
-    """Actor that holds the model and scores one video per call."""
-
-    def __init__(
-        self,
-        files: ray.ObjectRef,
-        data: DataConfig,
-        ledger: Ledger,
-        load_engine: LoadEngine,
-        threads: int,
-    ) -> None:
-        self._engine = load_packed(ray.get(files), load_engine, threads)
-        self._data = data
-        self._ledger = ledger
+class Scorer(ModelActor):
+    """Actor that scores one video per call; its settings are a DataConfig."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         clip = json.loads(row["clip"])
         clip = ClipRow(**{**clip, "indices": tuple(clip["indices"])})
-        if ray.get(self._ledger.start.remote(clip.uri)) > MAX_STARTS:
-            result: ClipScore | Rejected = Rejected(clip.uri, "crashed", f"{clip.uri}: {CRASHED}")
+        if self.may_start(clip.uri):
+            result = score_video(clip, self.settings, self.engine)
         else:
-            result = score_video(clip, self._data, self._engine)
+            result = Rejected(clip.uri, "crashed", f"{clip.uri}: {CRASHED}")
         return {"result": json.dumps(asdict(result))}
 
 
@@ -186,22 +172,4 @@ def score_video(row: ClipRow, data: DataConfig, engine: Any) -> ClipScore | Reje
         hole_ratio=float(masks.mean()),
         seconds=seconds,
         scores={f"{name}_{metric}": scored[name][metric] for name in METHODS for metric in METRICS},
-    )
-
-
-def _score_rows(
-    cfg: JobConfig, rows: list[ClipRow], files: dict[str, bytes], load_engine: LoadEngine
-) -> ray.data.Dataset:
-    pool = plan_pool(cfg, ray.cluster_resources(), len(rows))
-    items = [{"clip": json.dumps(asdict(row))} for row in rows]
-    return ray.data.from_items(items, override_num_blocks=len(items)).map(
-        Scorer,
-        fn_constructor_kwargs={
-            "files": ray.put(files),
-            "data": cfg.data,
-            "ledger": start_ledger(),
-            "load_engine": load_engine,
-            "threads": pool.threads,
-        },
-        **pool.map_options(),
     )

@@ -1,0 +1,70 @@
+"""Model folders as they are sent, pools that leave room, and the count of fatal starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.actors import (
+    MAX_STARTS,
+    Keeper,
+    ModelFolderError,
+    load_packed,
+    model_digest,
+    pack_model,
+    plan_pool,
+)
+from pipelines.config import JobConfig
+
+
+def config(**inference) -> JobConfig:
+    return JobConfig.parse({"data": {"videos": "/v"}, "inference": inference})
+
+
+def test_a_folder_arrives_as_it_was(tiny_model: Path):
+    files = pack_model(tiny_model)
+    seen = {}
+
+    def load(folder: Path, device: str):
+        seen.update({path.name: path.read_bytes() for path in folder.iterdir()})
+        return folder
+
+    folder = load_packed(Keeper(files).files(), load, threads=1)
+    assert seen == files and {"config.yaml", "inpainter.safetensors"} <= files.keys()
+    assert not folder.exists()
+
+
+def test_digest_tells_names_and_contents_apart():
+    files = {"a": b"1", "b": b"2"}
+    assert model_digest(files) == model_digest(dict(reversed(files.items())))
+    others = [{"a": b"2", "b": b"1"}, {"a": b"1"}, {"a": b"1", "c": b"2"}]
+    assert len({model_digest(content) for content in [files, *others]}) == 4
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(ModelFolderError, match=str(folder)):
+            pack_model(folder)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 16])
+@pytest.mark.parametrize("actors", [1, 3, 8])
+def test_a_pool_leaves_a_cpu_to_read(cpus: int, actors: int):
+    pool = plan_pool(config(actors=actors), {"CPU": cpus}, videos=5)
+    assert 1 <= pool.size <= min(actors, 5)
+    assert pool.size * pool.cpus <= max(cpus - 1, 0.5)
+    assert pool.gpus == 0
+
+
+def test_a_gpu_for_every_actor_or_for_none():
+    cfg = config(actors=2)
+    assert plan_pool(cfg, {"CPU": 8, "GPU": 2}, videos=5).gpus == 1
+    assert plan_pool(cfg, {"CPU": 8, "GPU": 1}, videos=5).gpus == 0
+
+
+def test_starts_are_counted_by_video():
+    keeper = Keeper({})
+    counts = [keeper.start("a") for _ in range(MAX_STARTS + 1)]
+    assert counts == list(range(1, MAX_STARTS + 2))
+    assert keeper.start("b") == 1

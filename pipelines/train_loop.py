@@ -50,6 +50,8 @@ class StageTask:
     threads: int
     weights: dict[str, bytes]
     validation: tuple[ClipRow, ...]
+    begun: int = 0
+    """Steps done before this job: the stream starts with the clips after them."""
 
 
 def train_worker(config: dict[str, StageTask]) -> None:
@@ -75,7 +77,7 @@ def _run(task: StageTask, stage: Stage, rank: int, world: int, validation: list[
     total = task.stage.steps
     recent: list[dict[str, float]] = []
     waited, since = 0.0, time.monotonic()
-    batches = _batches(task, done=stage.steps)
+    batches = _batches(task, done=stage.steps - task.begun)
     while stage.steps < total:
         asked = time.monotonic()
         batch = next(batches)
@@ -151,7 +153,7 @@ def _distributed(world: int) -> Callable[[torch.nn.Module], torch.nn.Module]:
 
 
 def _batches(task: StageTask, done: int) -> Iterator[dict[str, np.ndarray]]:
-    """This worker's batches without end, from step `done` on.
+    """This worker's batches without end, less the first `done` of the stream.
 
     The plan has spare clips for files that fail; if even those run out, it is read again.
     Raises RuntimeError when a whole reading gives no batch.
@@ -167,7 +169,9 @@ def _batches(task: StageTask, done: int) -> Iterator[dict[str, np.ndarray]]:
         )
         for number, batch in enumerate(rows):
             given += 1
-            # A resumed worker passes over what was trained on: the order is planned, not drawn.
+            # A restarted worker passes over what was trained on: the order is planned, not drawn.
+            # (Alone it meets just the clips not seen yet. Several workers share the stream as they
+            # ask for it, so there some clips may come twice and others not at all.)
             if number >= done:
                 yield batch
         if not given:

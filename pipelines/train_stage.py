@@ -13,8 +13,9 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import pyarrow.fs
 import ray
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
@@ -192,6 +193,9 @@ def _fit(
     use_gpu = cluster.use_gpu
     if use_gpu == "auto":
         use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.workers
+    filesystem, path = storage.filesystem(folder, endpoint)
+    # What an earlier job trained on need not be decoded again.
+    task = replace(task, begun=kept_step(filesystem, f"{path}/{run_name}"))
     clips = math.ceil(
         task.stage.steps * task.stage.batch_size * cluster.workers * (1 + SPARE_CLIPS)
         + 2 * task.stage.batch_size * cluster.workers
@@ -201,9 +205,9 @@ def _fit(
         cfg.data,
         cfg.seed,
         epochs=math.ceil(clips / cfg.data.clips_per_epoch),
+        skip=task.begun * task.stage.batch_size * cluster.workers,
         failures=videos.failures,
     )
-    filesystem, path = storage.filesystem(folder, endpoint)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
@@ -231,6 +235,15 @@ def _fit(
     if result.checkpoint is None:
         raise StageError(f"stage {task.name} left no checkpoint in {folder}/{run_name}")
     return result
+
+
+def kept_step(filesystem: pyarrow.fs.FileSystem, run_folder: str) -> int:
+    """Step of the checkpoint that a run goes on from; 0 where it starts anew."""
+    try:
+        kept = ray.train.Result.from_path(run_folder, storage_filesystem=filesystem)
+    except RuntimeError:  # no such folder, or no checkpoint in it
+        return 0
+    return int((kept.metrics or {}).get("step", 0)) if kept.checkpoint else 0
 
 
 def _validation_rows(cfg: JobConfig, videos: Videos) -> tuple:

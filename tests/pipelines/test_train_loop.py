@@ -152,6 +152,17 @@ def test_goes_on_from_a_checkpoint_with_the_clips_not_seen_yet(monkeypatch, tmp_
     assert trainer.reports[-1][0]["learning_rate"] == pytest.approx(1e-4 * 0.5)
 
 
+def test_a_stream_that_starts_where_an_earlier_job_stopped(monkeypatch, tmp_path, seen):
+    trainer = Trainer(monkeypatch, tmp_path)
+    train_worker({"task": make_task(steps=3)})
+    later = Shard(CLIPS[3:])
+    monkeypatch.setattr(ray.train, "get_dataset_shard", lambda name: later)
+    train_worker({"task": replace(make_task(steps=5), begun=3)})
+    train_worker({"task": replace(make_task(steps=7), begun=3)})  # as a restarted worker does
+    assert seen == [0, 1, 2, 3, 4, 5, 6]
+    assert trainer.steps[-1] == 7
+
+
 def test_a_stream_that_runs_dry_is_read_again(monkeypatch, tmp_path, seen):
     Trainer(monkeypatch, tmp_path, clips=CLIPS[:5])
     train_worker({"task": make_task(steps=7, batch_size=2, log_every=7)})

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.fs
 import pytest
 from mlflow import MlflowClient
 from safetensors.numpy import load as load_tensors
@@ -114,6 +115,11 @@ def test_a_checkpoint_without_weights_is_an_error(tmp_path):
         module.exported_weights(str(tmp_path / "none"))
 
 
+def test_a_run_without_checkpoints_starts_anew(tmp_path):
+    assert module.kept_step(pyarrow.fs.LocalFileSystem(), str(tmp_path / "none")) == 0
+    assert module.kept_step(pyarrow.fs.LocalFileSystem(), str(tmp_path)) == 0
+
+
 def find_videos(cfg: JobConfig) -> Videos:
     return Videos(build_manifest(list_videos(cfg.data.videos)), Manifest(()))
 
@@ -132,7 +138,7 @@ def kill_worker() -> int:
 
 @pytest.mark.cluster
 def test_a_stage_goes_on_after_its_driver_and_then_its_worker_were_killed(
-    ray_cluster, video_folder, tmp_path, mlflow_uri
+    ray_cluster, video_folder, tmp_path, mlflow_uri, monkeypatch
 ):
     cfg = make_config(video_folder, tmp_path / "runs", mlflow_uri)
     job_run = JobRun.start(cfg)
@@ -182,11 +188,21 @@ def test_a_stage_goes_on_after_its_driver_and_then_its_worker_were_killed(
 
     wait_until_released(ray_cluster)
     killed_at = said[-1] + 15
+    skipped: list[int] = []
+
+    def clip_stream(*args, skip: int, **options):
+        skipped.append(skip)
+        return plain_stream(*args, skip=skip, **options)
+
+    plain_stream = module.clip_stream
+    monkeypatch.setattr(module, "clip_stream", clip_stream)
     run = job_run.stage("im2im")
     result = train_stage(cfg, "im2im", TINY, {}, find_videos(cfg), run, say)
     steps = [step_of(line) for line in lines]
     assert steps[0] > 5, "started from nothing instead of the checkpoint"
     assert steps[-1] == STEPS and not result.reused
+    # (one clip per step; the first report comes five steps after the checkpoint)
+    assert skipped == [steps[0] - 5], "what was trained on is decoded again"
     assert killed
     # The restarted worker repeats no more than what was not yet kept.
     assert len(steps) <= len(set(steps)) + 1

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from command_line import connect, job_parser, run_job
 
+from pipelines.batch_record import describe_model
 from pipelines.config import JobConfig
 from pipelines.eval_summary import ClipScore
 from pipelines.evaluate import evaluate_model
@@ -34,7 +35,7 @@ def evaluate(cfg: JobConfig, options: Namespace) -> int:
             for file in summary.write(Path(scratch)):
                 run.log_file(file)
                 publish(file, join(target, file.name), cfg.data.s3_endpoint)
-    print(f"\nmodel: {source} (version {version})\n\n{summary.markdown()}")
+    print(f"\nmodel: {describe_model(source, version)}\n\n{summary.markdown()}")
     print(f"table: {join(target, 'evaluation.md')}\nnumbers: {join(target, 'evaluation.json')}")
     print(f"MLflow run {run.run_id} at {run.tracking_uri}")
     return 0 if summary.videos else 1

@@ -144,9 +144,11 @@ class Keeper:
     starts finds out the video that kills its actors.
     """
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    def __init__(self, files: dict[str, bytes], places: int = 0) -> None:
         self._files = files
+        self._places = places
         self._starts: Counter[str] = Counter()
+        self._claims: set[str] = set()
 
     def files(self) -> dict[str, bytes]:
         """The model's files by name."""
@@ -156,6 +158,12 @@ class Keeper:
         """Count a start of a video and return how many there are now."""
         self._starts[name] += 1
         return self._starts[name]
+
+    def claim(self, name: str) -> bool:
+        """Whether a video has, or now gets, one of the places (as for a contact sheet)."""
+        if len(self._claims) < self._places:
+            self._claims.add(name)
+        return name in self._claims
 
 
 class ModelActor:
@@ -172,6 +180,10 @@ class ModelActor:
         """Count a start; False for a video that has killed its process too often."""
         return ray.get(self.keeper.start.remote(name)) <= MAX_STARTS
 
+    def claim(self, name: str) -> bool:
+        """Whether this video gets one of the places that `map_rows` was given."""
+        return ray.get(self.keeper.claim.remote(name))
+
 
 def map_rows(
     cfg: JobConfig,
@@ -180,13 +192,17 @@ def map_rows(
     settings: Any,
     files: dict[str, bytes],
     load_engine: LoadEngine,
+    places: int = 0,
 ) -> ray.data.Dataset:
-    """The lazy pipeline: rows, one video each, through a pool of `actor`s; what they return."""
+    """The lazy pipeline: rows, one video each, through a pool of `actor`s; what they return.
+
+    `places`: how many videos can claim one from the keeper.
+    """
     pool = plan_pool(cfg, ray.cluster_resources(), len(rows))
     # On the driver's node, which lives as long as the job anyway. (In the object store the files
     # could be lost with a node, and a restarted actor would find none.)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    keeper = ray.remote(num_cpus=0)(Keeper).options(scheduling_strategy=here).remote(files)
+    keeper = ray.remote(num_cpus=0)(Keeper).options(scheduling_strategy=here).remote(files, places)
     # One video per block, so that no video waits in an actor's queue while another actor is idle.
     source = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
     return source.map(

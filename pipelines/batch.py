@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from pipelines.actors import (
     model_digest,
     pack_model,
 )
-from pipelines.batch_plan import plan_batch
+from pipelines.batch_plan import SHEETS, plan_batch
 from pipelines.batch_record import ModelIdentity, VideoOutcome, VideoTask
 from pipelines.complete_video import CompletionOptions, complete_video
 from pipelines.config import JobConfig
@@ -76,7 +77,7 @@ class BatchSummary:
             for o in self.outcomes
             if o.status == "done" and o.reason
         ]
-        lines.append(f"model: {self.model.source} (version {self.model.version})")
+        lines.append(f"model: {self.model.describe()}")
         lines.append(f"completed videos: {self.output}")
         lines += [f"contact sheet: {sheet}" for sheet in self.sheets]
         lines.append(f"summary: {self.summary_file}")
@@ -127,13 +128,17 @@ def complete_bucket(
     for outcome in plan.settled:
         settle(outcome)
     if plan.tasks:
-        options = CompletionOptions(
-            identity, cfg.data.masks, cfg.inference.crf, cfg.data.s3_endpoint
-        )
         rows = [{"task": json.dumps(vars(task))} for task in plan.tasks]
-        completed = map_rows(cfg, rows, Completer, options, files, load_engine)
-        for row in completed.iter_rows():
-            settle(VideoOutcome(**row))
+        # Of killed processes too, nothing remains here when the job ends.
+        with tempfile.TemporaryDirectory(prefix="cssta-batch-") as scratch:
+            options = CompletionOptions(
+                identity, cfg.data.masks, cfg.inference.crf, cfg.data.s3_endpoint, scratch
+            )
+            # (A video that fails keeps none of the others from a contact sheet.)
+            sheets = SHEETS - sum(bool(outcome.sheet) for outcome in plan.settled)
+            completed = map_rows(cfg, rows, Completer, options, files, load_engine, sheets)
+            for row in completed.iter_rows():
+                settle(VideoOutcome(**row))
     output = cfg.inference.output.rstrip("/")
     summary = BatchSummary(
         outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.name)),
@@ -147,14 +152,19 @@ def complete_bucket(
 
 
 class Completer(ModelActor):
-    """Actor that completes one video per call; its settings are CompletionOptions."""
+    """Actor that completes one video per call; its settings are CompletionOptions.
+
+    The first videos to be completed get a contact sheet: each claims a place for it.
+    """
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         task = VideoTask(**json.loads(row["task"]))
         if not self.may_start(task.name):
             outcome = VideoOutcome(task.name, task.video, task.output, "failed")
             return vars(replace(outcome, reason="crashed", message=CRASHED))
-        return vars(complete_video(task, self.engine, self.settings))
+        return vars(
+            complete_video(task, self.engine, self.settings, partial(self.claim, task.name))
+        )
 
 
 def _publish_summary(summary: BatchSummary, s3_endpoint: str | None) -> None:

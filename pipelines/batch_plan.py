@@ -21,7 +21,7 @@ from pipelines.config import JobConfig
 from pipelines.storage import PICTURE_SUFFIXES, VIDEO_SUFFIXES, filesystem, join, list_videos
 
 SHEETS = 4
-"""Contact sheets are drawn of this many videos, the first by name."""
+"""Contact sheets are drawn of this many videos, the first that can be completed."""
 
 
 class BatchError(ValueError):
@@ -47,7 +47,7 @@ def plan_batch(cfg: JobConfig, model: ModelIdentity) -> Plan:
     files = listing(videos_uri, endpoint)
     masks = MaskFolder(cfg.inference.masks, endpoint) if cfg.inference.masks else None
     tasks, settled = [], []
-    for position, (name, output) in enumerate(sorted(output_names(videos).items())):
+    for name, output in sorted(output_names(videos).items()):
         try:
             mask = masks.find(name) if masks else None
         except FileNotFoundError as error:
@@ -71,7 +71,7 @@ def plan_batch(cfg: JobConfig, model: ModelIdentity) -> Plan:
                 output=join(output_uri, output),
                 mask=mask.uri if mask else None,
                 mask_seed=seed,
-                sheet=sheet if position < SHEETS else None,
+                sheet=sheet,
                 fingerprint=digest(identity),
                 identity=identity,
             )

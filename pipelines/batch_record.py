@@ -21,6 +21,10 @@ class ModelIdentity:
     version: str
     digest: str
 
+    def describe(self) -> str:
+        """Source, and version where the source leaves it open."""
+        return describe_model(self.source, self.version)
+
 
 @dataclass(frozen=True)
 class VideoTask:
@@ -74,6 +78,11 @@ class VideoOutcome:
     def from_dict(cls, values: dict[str, Any]) -> VideoOutcome:
         """Inverse of `to_dict`; TypeError on unknown or missing keys."""
         return cls(**{key: math.nan if value is None else value for key, value in values.items()})
+
+
+def describe_model(source: str, version: str) -> str:
+    """For people: a source, and the version it was resolved to where that says more."""
+    return source if version == source else f"{source} (version {version})"
 
 
 def digest(content: Any) -> str:

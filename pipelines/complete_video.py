@@ -10,7 +10,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,15 +54,27 @@ class CompletionOptions:
     masks: MasksConfig
     crf: int
     s3_endpoint: str | None
+    scratch: str | None = None
+    """Folder for temporary files, made if it is missing; None: the system's."""
 
 
-def complete_video(task: VideoTask, engine: Engine, options: CompletionOptions) -> VideoOutcome:
-    """Complete, publish and record one video; never raises for what the video or storage did."""
+def complete_video(
+    task: VideoTask,
+    engine: Engine,
+    options: CompletionOptions,
+    wants_sheet: Callable[[], bool] = lambda: True,
+) -> VideoOutcome:
+    """Complete, publish and record one video; never raises for what the video or storage did.
+
+    `wants_sheet` is asked once the video is published: False leaves its contact sheet out.
+    """
     started = time.monotonic()
     outcome = VideoOutcome(task.name, task.video, task.output, "failed")
     try:
-        with tempfile.TemporaryDirectory(prefix="cssta-batch-") as folder:
-            outcome = _complete(task, engine, options, Path(folder), outcome, started)
+        if options.scratch:
+            Path(options.scratch).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="cssta-batch-", dir=options.scratch) as folder:
+            outcome = _complete(task, engine, options, Path(folder), outcome, started, wants_sheet)
     except VideoError as error:
         # Of a remote file the error names the temporary copy; its reader knows the URI.
         uri = task.mask if task.mask and error.reason.startswith("mask") else task.video
@@ -95,6 +107,7 @@ def _complete(
     folder: Path,
     outcome: VideoOutcome,
     started: float,
+    wants_sheet: Callable[[], bool],
 ) -> VideoOutcome:
     with local_copy(task.video, folder, options.s3_endpoint) as video:
         info = probe(video)
@@ -122,7 +135,7 @@ def _complete(
         seconds=time.monotonic() - started,
         **scores.means(),
     )
-    if task.sheet:
+    if task.sheet and wants_sheet():
         picture = folder / "sheet.png"
         sheet.draw(picture, with_truth=task.mask is None)
         publish(picture, task.sheet, options.s3_endpoint)

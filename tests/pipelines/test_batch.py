@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -153,12 +154,15 @@ def test_one_bucket_of_good_and_bad_videos(ray_cluster, tmp_path: Path, model: P
         write_mask(masks / f"{name}.png")
 
     seen = []
+    before = set(Path(tempfile.gettempdir()).glob("cssta-batch-*"))
     summary = complete_bucket(
         make_config(tmp_path, masks=str(masks)),
         model,
         load_engine=load_engine,
         on_video=lambda *event: seen.append(event),
     )
+    left = set(Path(tempfile.gettempdir()).glob("cssta-batch-*")) - before
+    assert not left, "a killed actor's folder remains"
     outcomes = by_name(summary)
     assert len(outcomes) == len(summary.outcomes) == len(seen) == 16
     failures = {name: o.reason for name, o in outcomes.items() if o.status == "failed"}
@@ -174,6 +178,9 @@ def test_one_bucket_of_good_and_bad_videos(ray_cluster, tmp_path: Path, model: P
     assert failures["empty.mp4"] == "empty"
     text = summary.text()
     assert "16 videos: 8 done" in text and "8 failed" in text
+    assert f"model: {model}\n" in text
+    # (the first by name fail)
+    assert len(summary.sheets) == 4 and all(Path(sheet).is_file() for sheet in summary.sheets)
     for name in failures:
         assert name in text
         assert outcomes[name].message

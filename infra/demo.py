@@ -186,6 +186,8 @@ def environment() -> dict[str, str]:
         "PATH": path,
         "RAY_AUTH_MODE": "disabled",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        # Masks that move give every frame other buffer sizes; freed ones go back to the system.
+        "MALLOC_MMAP_THRESHOLD_": str(2**20),
         # Each worker of a tiny cluster would otherwise ask for all cores.
         "OMP_NUM_THREADS": "1",
     }

@@ -16,6 +16,7 @@ from torch import Tensor
 from cssta.backbone import SCALE
 from cssta.checkpoint import Model, load_model, pick_device
 from cssta.inpainting import Encoded, composite
+from cssta.membrane import match_surroundings
 from cssta.references import ReferencePlan, frames_with_hole
 from cssta.training.batches import to_uint8
 
@@ -108,7 +109,8 @@ class Inpainter:
             completion = self.network.complete(
                 target, features, feature_masks, None if allowed.all() else allowed
             )
-        return composite(completion.output.float().clamp(-1, 1), target.frames, target.masks)
+        output = match_surroundings(completion.output.float(), target.frames, target.masks)
+        return composite(output.clamp(-1, 1), target.frames, target.masks)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision)

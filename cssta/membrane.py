@@ -38,3 +38,14 @@ def fill_smoothly(frames: Tensor, masks: Tensor) -> Tensor:
         # `colour` is already weighted by the share of the cell that is seen.
         filled = colour + (1 - weight) * coarser
     return filled
+
+
+@torch.no_grad()
+def match_surroundings(output: Tensor, frames: Tensor, masks: Tensor) -> Tensor:
+    """Take a decoder's colour error out of the hole, as far as the visible pixels around tell it.
+
+    `output` (N, C, H, W) is the network's whole image: where `frames` are visible its error is
+    known, and the same smooth diffusion carries it inwards. No seam is left at the hole's border.
+    Returns `output` plus that correction; a frame that is all hole stays as it is.
+    """
+    return output + fill_smoothly(frames - output, masks)

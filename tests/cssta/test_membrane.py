@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cssta.membrane import fill_smoothly
+from cssta.membrane import fill_smoothly, match_surroundings
 
 
 def problem(height: int, width: int, seed: int, hole: float = 0.7):
@@ -59,3 +59,19 @@ def test_a_single_visible_pixel_colours_a_large_frame():
     masks[..., 700, 1300] = 0
     filled = fill_smoothly(frames, masks)
     assert torch.allclose(filled, frames, atol=1e-5)
+
+
+def test_a_colour_cast_of_the_whole_output_is_taken_out_of_the_hole():
+    frames = torch.rand(2, 3, 40, 56) * 2 - 1
+    masks = torch.zeros(2, 1, 40, 56)
+    masks[..., 10:30, 12:50] = 1
+    cast = torch.tensor([0.2, -0.1, 0.05])[:, None, None]
+    torch.testing.assert_close(match_surroundings(frames + cast, frames, masks), frames)
+
+
+def test_where_everything_is_visible_or_nothing_is_there_is_nothing_to_match():
+    frames = torch.rand(2, 3, 12, 9) * 2 - 1
+    output = torch.rand_like(frames)
+    nothing, everything = torch.zeros(2, 1, 12, 9), torch.ones(2, 1, 12, 9)
+    torch.testing.assert_close(match_surroundings(output, frames, nothing), frames)
+    torch.testing.assert_close(match_surroundings(output, frames, everything), output)

@@ -293,8 +293,6 @@ class JobConfig(Section):
 def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in nested.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
+        section = isinstance(value, dict)
+        flat |= _flatten(value, f"{prefix}{key}.") if section else {prefix + key: value}
     return flat

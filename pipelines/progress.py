@@ -6,6 +6,7 @@ Ray can forward what workers print, but then forwards everything that any librar
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,12 @@ class Progress:
 
     def say(self, line: str) -> None:
         self._lines.add.remote(line)
+
+    def flush(self) -> None:
+        """Wait until what this process has said is there (its calls are taken in order)."""
+        import ray
+
+        ray.get(self._lines.flush.remote())
 
 
 @contextmanager
@@ -45,6 +52,7 @@ def relay(say: Callable[[str], None]) -> Iterator[Progress]:
     finally:
         ended.set()
         thread.join()
+        time.sleep(POLL_S)  # lines are sent without waiting: the last may still be on their way
         take()
         ray.kill(lines)
 
@@ -55,6 +63,9 @@ class _Lines:
 
     def add(self, line: str) -> None:
         self._waiting.append(line)
+
+    def flush(self) -> None:
+        pass
 
     def take(self) -> list[str]:
         taken, self._waiting = self._waiting, []

@@ -22,6 +22,7 @@ def test_lines_of_other_processes_arrive_in_their_order(ray_cluster):
     def work(progress, name: str, count: int) -> None:
         for number in range(count):
             progress.say(f"{name} {number}")
+        progress.flush()
 
     with relay(say) as progress:
         task = ray_cluster.remote(num_cpus=0)(work)
@@ -48,3 +49,4 @@ def test_an_error_inside_is_passed_on_after_the_last_lines(ray_cluster):
 
 def _say(progress, line: str) -> None:
     progress.say(line)
+    progress.flush()

@@ -71,6 +71,7 @@ class Inpainter:
             ValueError: types or shapes are not as above.
         """
         check_clip(frames, masks)
+        height, width = frames.shape[1:3]
         result = frames.copy()
         targets = frames_with_hole(masks)
         incomplete = set(targets)
@@ -87,11 +88,11 @@ class Inpainter:
                     if index and index - 1 not in incomplete:
                         previous, hidden = bank.pixels(index - 1)[0], None
                     previous = frame if previous is None else previous
-                    mask = bank.pixels(index)[1]
+                    mask = bank.kept[index].masks
                     with self._autocast():
                         frame, hidden = self.temporal(frame, previous, mask, hidden)
                     previous = frame = frame.float()
-                pixels = to_uint8(self._crop(frame, *frames.shape[1:3]))[0]
+                pixels = to_uint8(frame[..., :height, :width])[0]
                 result[index] = np.where(masks[index, ..., None], pixels, frames[index])
             if progress is not None:
                 progress(min(start + self.batch, len(targets)), len(targets))
@@ -114,10 +115,6 @@ class Inpainter:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision)
-
-    @staticmethod
-    def _crop(frames: Tensor, height: int, width: int) -> Tensor:
-        return frames[..., :height, :width]
 
 
 class _Bank:

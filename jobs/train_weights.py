@@ -19,6 +19,8 @@ from cssta.training.local_run import LocalRun
 from cssta.training.packed import pack
 from cssta.training.packing import clips_of_folder
 
+STAGES = ("im2im", "inpainter", "temporal")
+
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
@@ -39,7 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
             unfold=options.bfloat16 and not torch.cuda.is_available(),
         ),
         losses=LossWeights(lambda_g=options.lambda_g),
-        minutes=dict(zip(("im2im", "inpainter", "temporal"), options.minutes, strict=True)),
+        minutes=dict(zip(STAGES, options.minutes, strict=True)),
+        steps=options.steps and dict(zip(STAGES, options.steps, strict=True)),
         batch=options.batch,
         frames=options.frames,
         size=options.crop,
@@ -69,6 +72,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         nargs=3,
         default=(4, 18, 4),
         metavar=("IM2IM", "INPAINTER", "TEMPORAL"),
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs=3,
+        metavar=("IM2IM", "INPAINTER", "TEMPORAL"),
+        help="instead of minutes: an equal budget for sizes to be compared",
     )
     parser.add_argument("--batch", type=int, default=2, help="clips per step")
     parser.add_argument("--frames", type=int, default=5, help="frames per clip")

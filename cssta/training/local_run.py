@@ -35,8 +35,9 @@ from cssta.training.temporal_stage import TemporalStage
 class LocalRun:
     """What to train and for how long.
 
-    `minutes` per stage; `batch` clips of `frames` frames at `size` x `size`. The learning rate
-    falls along half a cosine over the stage's time, from `settings.learning_rate`.
+    `minutes` per stage, or `steps` per stage, which win: equal budgets for sizes to be compared.
+    `batch` clips of `frames` frames at `size` x `size`. The learning rate falls along half a
+    cosine over the stage, from `settings.learning_rate`.
     """
 
     packed: Path
@@ -45,6 +46,7 @@ class LocalRun:
     settings: Settings
     losses: LossWeights
     minutes: dict[str, float]
+    steps: dict[str, int] | None = None
     batch: int = 2
     frames: int = 5
     size: int = 128
@@ -109,26 +111,34 @@ class LocalRun:
             stage.restore(folder)
             spent = float((folder / "minutes").read_text())
             self.log(f"{stage.name}: going on after {stage.steps} steps, {spent:.1f} minutes")
-        total, start, saved = self.minutes[stage.name], time.monotonic(), time.monotonic()
+        start = saved = time.monotonic()
         base = stage.settings.learning_rate
         recent: list[dict[str, float]] = []
         stream = batches(stage)
-        while (now := spent + (time.monotonic() - start) / 60) < total:
-            rate = base * max(0.02, 0.5 + 0.5 * math.cos(math.pi * now / total))
+        now = spent
+        while (done := self._share_done(stage, now)) < 1:
+            rate = base * max(0.02, 0.5 + 0.5 * math.cos(math.pi * done))
             for group in stage.optimiser.adam.param_groups:
                 group["lr"] = rate
             recent.append(stage.step(next(stream)))
+            now = spent + (time.monotonic() - start) / 60
             if stage.steps % self.report_every == 0:
                 keys = dict.fromkeys(key for report in recent for key in report)
                 means = {k: np.mean([r[k] for r in recent if k in r]) for k in keys}
                 text = "  ".join(f"{key} {value:.4g}" for key, value in means.items())
-                self.log(f"{stage.name} {stage.steps} ({now:.1f}/{total:g} min)  {text}")
+                share = self._share_done(stage, now)
+                self.log(f"{stage.name} {stage.steps} ({now:.1f} min, {share:.0%})  {text}")
                 recent = []
             if time.monotonic() - saved > self.save_every_s:
                 self._save(stage, folder, now)
                 saved = time.monotonic()
-        self._save(stage, folder, max(total, spent))
+        self._save(stage, folder, now)
         return stage.exported
+
+    def _share_done(self, stage: Stage, minutes: float) -> float:
+        if self.steps is not None:
+            return stage.steps / max(1, self.steps[stage.name])
+        return minutes / max(1e-9, self.minutes[stage.name])
 
     def _save(self, stage: Stage, folder: Path, minutes: float) -> None:
         stage.save(folder)

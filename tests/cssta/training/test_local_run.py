@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from cssta.losses import LossWeights
 from cssta.training import Settings
 from cssta.training.local_run import LocalRun
 from cssta.training.packed import pack
+from cssta.training.stage import STATE
 from tests.cssta.media import picture
 
 CONFIG = ModelConfig(
@@ -59,3 +61,11 @@ def test_writes_a_model_and_goes_on_only_where_time_is_left(run):
     assert not any(line.startswith(("im2im ", "inpainter ")) for line in lines)
     steps = [line for line in lines if line.startswith("temporal ")]
     assert steps and not steps[0].startswith("temporal 1 ")
+
+
+def test_steps_take_the_place_of_minutes(run):
+    steps = {"im2im": 3, "inpainter": 4, "temporal": 2}
+    replace(run, steps=steps).run()
+    for stage, count in steps.items():
+        state = json.loads((run.output / stage / STATE).read_text())
+        assert state["steps"] == count

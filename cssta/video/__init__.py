@@ -1,21 +1,30 @@
 """Reading and writing videos, frame folders and masks as uint8 and bool arrays."""
 
+from cssta.video.colour import Colour, from_rgb, to_rgb
 from cssta.video.errors import VideoError
 from cssta.video.frame_folder import check_replaceable, write_frame_folder
 from cssta.video.info import VideoInfo, probe
 from cssta.video.mask_reader import read_masks
 from cssta.video.reader import iter_frames, read_frames
+from cssta.video.source import SourceFrame, SourceInfo, VideoSource, open_source
 from cssta.video.writer import VideoWriter, write_video
 
 __all__ = [
+    "Colour",
+    "SourceFrame",
+    "SourceInfo",
     "VideoError",
     "VideoInfo",
+    "VideoSource",
     "VideoWriter",
     "check_replaceable",
+    "from_rgb",
     "iter_frames",
+    "open_source",
     "probe",
     "read_frames",
     "read_masks",
+    "to_rgb",
     "write_frame_folder",
     "write_video",
 ]

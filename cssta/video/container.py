@@ -32,7 +32,12 @@ class Scan:
         frames: number of frames that decode.
         declared: number that the container claims; 0 where it claims none.
         sound: claims and packets agree, so that random access is safe.
-        pts: presentation time of every frame in order, in the stream's time base.
+        pts: presentation time of every frame in order, in the stream's time base; only if `sound`.
+        times: the same for any file, strictly increasing: a missing or repeated time is replaced
+            by the least that comes after the one before.
+        repaired: how many times were replaced so; where there are any, seeking finds no frame.
+        keys: numbers of the frames from which decoding can start, in order.
+        size: bytes of all the packets.
         height, width: pixels, after the rotation that the container asks for.
     """
 
@@ -40,6 +45,10 @@ class Scan:
     declared: int
     sound: bool
     pts: tuple[int, ...]
+    times: tuple[int, ...]
+    repaired: int
+    keys: tuple[int, ...]
+    size: int
     height: int
     width: int
     fps: Fraction
@@ -157,13 +166,13 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
         fps = stream.average_rate or stream.guessed_rate or DEFAULT_FPS
         codec = stream.codec_context.name
         transport = "mpegts" in container.format.name
-        packets = []
+        packets, size = [], 0
         try:
-            packets = [
-                (p.pts, p.is_keyframe, p.is_corrupt or p.is_discard)
-                for p in container.demux(stream)
-                if p.size
-            ]
+            for packet in container.demux(stream):
+                if packet.size:
+                    damaged = packet.is_corrupt or packet.is_discard
+                    packets.append((packet.pts, packet.is_keyframe, damaged))
+                    size += packet.size
         except av.FFmpegError:
             packets.append((None, False, True))
     times = [pts for pts, _, _ in packets]
@@ -173,13 +182,13 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
         declared == 0 and codec in ONE_FRAME_PER_PACKET and not transport
     )
     sound = whole and counted
-    first, frames = None, 0
+    first, shown = None, []
     for frame in decode_frames(path):
         first = first or to_rgb(frame).shape
-        frames += 1
         if sound:
-            frames = len(packets)
+            shown = sorted((pts, is_key) for pts, is_key, _ in packets)
             break
+        shown.append((frame.dts if frame.pts is None else frame.pts, frame.key_frame))
     if first is None:
         short = declared > len(packets)
         raise VideoError(
@@ -188,5 +197,30 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
             "no frame can be decoded" + (f" of the {declared} it should hold" if short else ""),
             "Copy it again whole, or re-encode the original",
         )
-    times = tuple(sorted(times)) if sound else ()
-    return Scan(frames, declared, sound, times, first[0], first[1], Fraction(fps))
+    times, repaired = _increasing([time for time, _ in shown])
+    keys = tuple(number for number, (_, is_key) in enumerate(shown) if is_key)
+    return Scan(
+        frames=len(shown),
+        declared=declared,
+        sound=sound,
+        pts=times if sound else (),
+        times=times,
+        repaired=repaired,
+        keys=keys,
+        size=size,
+        height=first[0],
+        width=first[1],
+        fps=Fraction(fps),
+    )
+
+
+def _increasing(times: list[int | None]) -> tuple[tuple[int, ...], int]:
+    """Times that strictly increase, and how many had to be replaced for it."""
+    result: list[int] = []
+    repaired = 0
+    for time in times:
+        least = result[-1] + 1 if result else None
+        if time is None or (least is not None and time < least):
+            time, repaired = least or 0, repaired + 1
+        result.append(time)
+    return tuple(result), repaired

@@ -1,0 +1,205 @@
+"""Frames of a video file in its own samples, decoded by PyAV."""
+
+from __future__ import annotations
+
+import bisect
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from cssta.video.colour import Colour
+from cssta.video.container import decode_frames, open_video, scan
+from cssta.video.errors import VideoError
+from cssta.video.planes import bit_depth, has_alpha, planar
+from cssta.video.source import SourceFrame, SourceInfo, VideoSource
+
+log = logging.getLogger(__name__)
+
+
+class FileSource(VideoSource):
+    """A video file. Raises VideoError where it cannot be read or displayed as it is stored."""
+
+    def __init__(self, path: Path) -> None:
+        self._scan = scan(path)
+        self.info = self._describe(path)
+        self._seekable = not self._scan.repaired
+        self._report()
+
+    def _describe(self, path: Path) -> SourceInfo:
+        found = self._scan
+        with closing(decode_frames(path)) as frames:
+            first = next(frames)
+        with open_video(path) as (container, stream):
+            others = tuple(
+                (s.index, s.type, s.codec_context.name if s.codec_context else "")
+                for s in container.streams
+                if s.index != stream.index
+            )
+            native = planar(first)
+            rotation = _rotation(path, first)
+            height, width = first.height, first.width
+            upright = (width, height) if rotation % 180 else (height, width)
+            fps = _rate(found.fps, found.times, stream.time_base)
+            return SourceInfo(
+                path=path,
+                frames=found.frames,
+                height=upright[0],
+                width=upright[1],
+                stored_height=height,
+                stored_width=width,
+                rotation=rotation,
+                pts=found.times,
+                time_base=stream.time_base,
+                fps=fps,
+                codec=stream.codec_context.name,
+                pix_fmt=native.format.name,
+                bit_depth=bit_depth(native.format),
+                sar=stream.sample_aspect_ratio or Fraction(1),
+                colour=Colour.of(first),
+                container=container.format.name,
+                bit_rate=round(8 * found.size * fps / found.frames),
+                is_folder=False,
+                has_alpha=has_alpha(native.format),
+                stream=stream.index,
+                other_streams=others,
+            )
+
+    def _report(self) -> None:
+        info, found = self.info, self._scan
+        log.info(
+            "%s: read with PyAV (%s, %s), which gives the stored samples unchanged",
+            info.path,
+            info.codec,
+            info.pix_fmt,
+        )
+        if found.declared > found.frames:
+            log.warning(
+                "%s is truncated or its header is wrong: %d of %d frames can be read",
+                info.path,
+                found.frames,
+                found.declared,
+            )
+        if found.repaired:
+            log.warning(
+                "%s: %d of %d frames have no time of their own: each is put right after the one "
+                "before",
+                info.path,
+                found.repaired,
+                found.frames,
+            )
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[SourceFrame]:
+        stop = self.info.frames if stop is None else stop
+        self.check_range(start, stop)
+        if start == stop:
+            return
+        expected = start
+        with closing(self._from_key(start)) as decoded:
+            for index, frame in decoded:
+                if index < start:
+                    continue
+                if index != expected:
+                    break
+                yield self._wrap(index, frame)
+                expected += 1
+                if expected == stop:
+                    return
+        if expected == start and self._seek_target(start) is not None:
+            log.info("%s: seeking misses frame %d; decoded from the start", self.info.path, start)
+            self._seekable = False
+            yield from self.frames(start, stop)
+            return
+        raise VideoError(
+            self.info.path,
+            "truncated",
+            f"frame {expected} of {self.info.frames} cannot be decoded",
+            "Copy it again whole, or repair it with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4",
+        )
+
+    def pick(self, indices: Iterable[int]) -> dict[int, SourceFrame]:
+        wanted = sorted(set(indices))
+        picked: dict[int, SourceFrame] = {}
+        while wanted:
+            run = self._run(wanted)
+            for frame in self.frames(run[0], run[-1] + 1):
+                if frame.index in run:
+                    picked[frame.index] = frame
+            wanted = wanted[len(run) :]
+        return picked
+
+    def _run(self, wanted: list[int]) -> list[int]:
+        """The first of the wanted frames, as many as are best decoded in one go."""
+        for count, (earlier, later) in enumerate(zip(wanted, wanted[1:], strict=False), start=1):
+            key = self._key(later)
+            if self._seekable and key > earlier:
+                return wanted[:count]
+        return wanted
+
+    def _key(self, index: int) -> int:
+        """The last frame up to `index` from which decoding can start."""
+        place = bisect.bisect_right(self._scan.keys, index)
+        return self._scan.keys[place - 1] if place else 0
+
+    def _seek_target(self, index: int) -> int | None:
+        """Time to seek to for frame `index`; None to decode from the start."""
+        key = self._key(index)
+        return self.info.pts[key] if self._seekable and key else None
+
+    def _from_key(self, index: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Numbered frames from the last key frame on, or from the start."""
+        target = self._seek_target(index)
+        if target is None:
+            yield from enumerate(decode_frames(self.info.path))
+            return
+        for frame in decode_frames(self.info.path, target):
+            time = frame.dts if frame.pts is None else frame.pts
+            place = -1 if time is None else bisect.bisect_left(self.info.pts, time)
+            if place < 0 or place == self.info.frames or self.info.pts[place] != time:
+                return
+            yield place, frame
+
+    def _wrap(self, index: int, frame: av.VideoFrame) -> SourceFrame:
+        info = self.info
+        native = planar(frame)
+        size = (native.height, native.width)
+        if size != (info.stored_height, info.stored_width):
+            raise VideoError(
+                info.path,
+                "frame-size",
+                f"the picture size changes from {info.stored_width}x{info.stored_height} to "
+                f"{native.width}x{native.height} at frame {index}",
+                "Re-encode it to one size with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4",
+            )
+        if native.format.name != info.pix_fmt:
+            raise VideoError(
+                info.path,
+                "format",
+                f"the pixel format changes from {info.pix_fmt} to {native.format.name} "
+                f"at frame {index}",
+                "Re-encode it to one format with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4",
+            )
+        return SourceFrame(index, native, info.rotation)
+
+
+def _rotation(path: Path, frame: av.VideoFrame) -> int:
+    turned = round(frame.rotation / 90) * 90
+    if abs(frame.rotation - turned) > 1:
+        raise VideoError(
+            path,
+            "format",
+            f"it is to be shown turned by {frame.rotation} degrees",
+            "Turn it by a multiple of 90 degrees",
+        )
+    return turned % 360
+
+
+def _rate(stated: Fraction, times: tuple[int, ...], time_base: Fraction) -> Fraction:
+    """The stated frame rate where the times bear it out, else their average."""
+    if len(times) < 2 or times[-1] == times[0]:
+        return stated
+    measured = (len(times) - 1) / ((times[-1] - times[0]) * time_base)
+    return stated if abs(stated / measured - 1) < 0.01 else measured.limit_denominator(1001)

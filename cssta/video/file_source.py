@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -133,7 +134,7 @@ class FileSource(VideoSource):
 
     def _run(self, wanted: list[int]) -> list[int]:
         """The first of the wanted frames, as many as are best decoded in one go."""
-        for count, (earlier, later) in enumerate(zip(wanted, wanted[1:], strict=False), start=1):
+        for count, (earlier, later) in enumerate(itertools.pairwise(wanted), start=1):
             key = self._key(later)
             if self._seekable and key > earlier:
                 return wanted[:count]
@@ -198,8 +199,11 @@ def _rotation(path: Path, frame: av.VideoFrame) -> int:
 
 
 def _rate(stated: Fraction, times: tuple[int, ...], time_base: Fraction) -> Fraction:
-    """The stated frame rate where the times bear it out, else their average."""
-    if len(times) < 2 or times[-1] == times[0]:
+    """The stated frame rate where the times bear it out to 1 % or a frame, else their average."""
+    if len(times) < 2:
         return stated
-    measured = (len(times) - 1) / ((times[-1] - times[0]) * time_base)
-    return stated if abs(stated / measured - 1) < 0.01 else measured.limit_denominator(1001)
+    seconds = (times[-1] - times[0]) * time_base
+    expected = (len(times) - 1) / stated
+    if abs(expected - seconds) <= max(seconds / 100, 1 / stated):
+        return stated
+    return ((len(times) - 1) / seconds).limit_denominator(1001)

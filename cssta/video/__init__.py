@@ -1,16 +1,21 @@
 """Reading and writing videos, frame folders and masks as uint8 and bool arrays."""
 
+from cssta.video.boxes import Box
 from cssta.video.colour import Colour, from_rgb, to_rgb
 from cssta.video.errors import VideoError
 from cssta.video.frame_folder import check_replaceable, write_frame_folder
 from cssta.video.info import VideoInfo, probe
 from cssta.video.mask_reader import read_masks
+from cssta.video.mask_source import MaskSource, MaskSpec, open_masks
 from cssta.video.reader import iter_frames, read_frames
 from cssta.video.source import SourceFrame, SourceInfo, VideoSource, open_source
 from cssta.video.writer import VideoWriter, write_video
 
 __all__ = [
+    "Box",
     "Colour",
+    "MaskSource",
+    "MaskSpec",
     "SourceFrame",
     "SourceInfo",
     "VideoError",
@@ -20,6 +25,7 @@ __all__ = [
     "check_replaceable",
     "from_rgb",
     "iter_frames",
+    "open_masks",
     "open_source",
     "probe",
     "read_frames",

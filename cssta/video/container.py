@@ -102,8 +102,11 @@ def rotated(pixels: np.ndarray, degrees: float) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
-def to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """One decoded frame as uint8 (H, W, 3) RGB, upright."""
+def to_rgb8(frame: av.VideoFrame) -> np.ndarray:
+    """One decoded frame as uint8 (H, W, 3) RGB, upright, by swscale.
+
+    Fast, for what is not written back: `colour.to_rgb` keeps all bits and the mean of each channel.
+    """
     pixels = frame.reformat(format="rgb24", interpolation=UNBIASED).to_ndarray()
     return rotated(pixels, getattr(frame, "rotation", 0))
 
@@ -117,13 +120,14 @@ def decode_frames(path: Path, start: int | None = None) -> Iterator[av.VideoFram
     with open_video(path) as (container, stream):
         if start is not None:
             container.seek(start, stream=stream)
+        decoder = _decoder(stream)
         done = 0
         try:
             for packet, is_last in _packets(container, stream):
                 if is_last and packet.is_corrupt:
                     continue
                 try:
-                    frames = packet.decode()
+                    frames = decoder.decode(packet)
                 except av.InvalidDataError:
                     if not is_last:
                         raise
@@ -137,6 +141,16 @@ def decode_frames(path: Path, start: int | None = None) -> Iterator[av.VideoFram
                 f"the data is damaged after frame {done}",
                 "Copy it again, or repair it with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4",
             ) from error
+
+
+def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+    """The stream's own, or for VP8 and VP9 with alpha libvpx: ffmpeg's own ones leave alpha out."""
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return stream.codec_context
+    decoder = av.CodecContext.create(name, "r")
+    decoder.extradata = stream.codec_context.extradata
+    return decoder
 
 
 def _packets(container, stream) -> Iterator[tuple[av.Packet, bool]]:
@@ -184,7 +198,7 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
     sound = whole and counted
     first, shown = None, []
     for frame in decode_frames(path):
-        first = first or to_rgb(frame).shape
+        first = first or to_rgb8(frame).shape
         if sound:
             shown = sorted((pts, is_key) for pts, is_key, _ in packets)
             break

@@ -12,7 +12,8 @@ import numpy as np
 
 from cssta.video.errors import VideoError
 
-PICTURES = (".png", ".jpg", ".jpeg")
+LOSSLESS_PICTURES = (".png", ".tif", ".tiff", ".bmp")
+PICTURES = (*LOSSLESS_PICTURES, ".jpg", ".jpeg", ".webp")
 WRITTEN_NAME = re.compile(r"\d{5,}\.png")
 
 
@@ -20,12 +21,19 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURES
 
 
+def is_lossless(path: Path) -> bool:
+    return path.suffix.lower() in LOSSLESS_PICTURES
+
+
 def picture_files(folder: Path) -> list[Path]:
     """The folder's pictures, 2.png before 10.png; raises VideoError where there are none."""
     found = [f for f in folder.iterdir() if is_picture(f) and not f.name.startswith(".")]
     if not found:
         raise VideoError(
-            folder, "no-frames", "the folder holds no .png or .jpg", "Give a folder of frames"
+            folder,
+            "no-frames",
+            "the folder holds no pictures (.png, .jpg, .tif, ...)",
+            "Give a folder of frames",
         )
     return sorted(found, key=_natural)
 

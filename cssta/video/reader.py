@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cssta.video.container import Scan, decode_frames, scan, to_rgb
+from cssta.video.container import Scan, decode_frames, scan, to_rgb8
 from cssta.video.errors import VideoError
 from cssta.video.frame_folder import picture_files, read_pictures
 
@@ -66,7 +66,7 @@ def iter_frames(path: str | Path, chunk: int = 32) -> Iterator[np.ndarray]:
     found = scan(path)
     held: list[np.ndarray] = []
     for frame in decode_frames(path):
-        pixels = to_rgb(frame)
+        pixels = to_rgb8(frame)
         if pixels.shape[:2] != (found.height, found.width):
             height, width = pixels.shape[:2]
             raise VideoError(
@@ -147,7 +147,7 @@ def _pick(path: Path, wanted: set[int], found: Scan, start: int | None) -> dict[
     for count, frame in enumerate(decode_frames(path, start)):
         index = count if start is None else bisect.bisect_left(found.pts, frame.pts)
         if index in wanted:
-            picked[index] = to_rgb(frame)
+            picked[index] = to_rgb8(frame)
         if len(picked) == len(wanted) or index > max(wanted):
             break
     return picked

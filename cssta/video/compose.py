@@ -63,12 +63,10 @@ class Composer:
         apart = 2 if native.interlaced_frame else 1
         colours = [c for c in native.format.components if not c.is_alpha]
         for old, new, _ in zip(planes(result), planes(painted), colours, strict=False):
-            _blend(old, new, _component_weight(weight, old.shape, apart))
+            _blend(old, new, sample_weight(weight, old.shape, apart))
         return result
 
-    def rgb(
-        self, frame: SourceFrame, completed: np.ndarray | None, mask: np.ndarray
-    ) -> np.ndarray:
+    def rgb(self, frame: SourceFrame, completed: np.ndarray | None, mask: np.ndarray) -> np.ndarray:
         """The same as RGB (H, W, 3), upright; RGBA (H, W, 4) where the source has alpha."""
         pixels = frame.rgb()
         if completed is not None and mask.any():
@@ -100,7 +98,7 @@ def as_frame(picture: av.VideoFrame | np.ndarray) -> av.VideoFrame:
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=name)
 
 
-def _component_weight(weight: np.ndarray, shape: tuple[int, int], apart: int) -> np.ndarray:
+def sample_weight(weight: np.ndarray, shape: tuple[int, int], apart: int) -> np.ndarray:
     """Mean weight (h, w) over each sample's pixels; 0 where one of them is visible.
 
     `apart` is 2 for interlaced frames: pairs of rows then share the chroma of each field, so a

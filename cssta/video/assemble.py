@@ -1,0 +1,266 @@
+"""Joining segments to a video with the source's timing, tags and other streams.
+
+Nothing is encoded here: packets of the segments take the source's times, all other packets go over
+untouched.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+
+from cssta.video.container import open_video
+from cssta.video.errors import VideoError
+from cssta.video.properties import look
+from cssta.video.segment_writer import TICK, Encoding, tag
+
+if TYPE_CHECKING:
+    from cssta.video.source import SourceInfo
+
+MOV = ("mp4", "mov")
+LARGEST_SCALE = 2**31 - 1
+CLOCKS = ("mpegts", "mpeg")  # their times are of a running clock: only differences mean anything
+# Written anew by every container, or about the old one.
+OWN_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "handler_name"}
+OWN_TAGS |= {"vendor_id", "duration", "bps", "number_of_frames", "number_of_bytes"}
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When each frame is decoded and shown, in units of `time_base`.
+
+    Attributes:
+        shown: presentation times, one per frame in order.
+        last: how long the last frame is shown.
+        origin: seconds that were taken off every stream of the source.
+    """
+
+    shown: tuple[int, ...]
+    time_base: Fraction
+    last: int
+    origin: Fraction = Fraction(0)
+
+    def decoded(self, place: int, delay: int) -> int:
+        """Time to decode packet number `place`, where up to `delay` frames wait to be shown."""
+        if place >= delay:
+            return self.shown[place - delay]
+        span = self.shown[-1] - self.shown[0]
+        step = max(1, span // max(1, len(self.shown) - 1))
+        return self.shown[0] - (delay - place) * step
+
+    def duration(self, frame: int) -> int:
+        if frame + 1 == len(self.shown):
+            return self.last
+        return self.shown[frame + 1] - self.shown[frame]
+
+
+def timeline(info: SourceInfo) -> Timeline:
+    """The source's. Raises VideoError where it cannot be read."""
+    usual = max(1, round(1 / (info.fps * info.time_base)))
+    if info.is_folder:
+        return Timeline(info.pts, info.time_base, usual)
+    with open_video(info.path) as (container, stream):
+        origin = Fraction(0)
+        if container.format.name in CLOCKS and container.start_time is not None:
+            origin = Fraction(container.start_time, av.time_base)
+        last = max(
+            ((p.pts, p.duration) for p in container.demux(stream) if p.pts is not None),
+            default=(None, 0),
+        )
+    shift = round(origin / info.time_base)
+    origin = shift * info.time_base
+    kept = last[1] if last[0] == info.pts[-1] and last[1] else usual
+    return Timeline(tuple(p - shift for p in info.pts), info.time_base, kept, origin)
+
+
+def assemble(
+    partial: str | Path, segments: Sequence[Path], info: SourceInfo, encoding: Encoding
+) -> None:
+    """Write `partial`, whose caller verifies and renames it.
+
+    Args:
+        segments: files of `SegmentWriter`, which together hold every frame of the source.
+
+    Raises:
+        VideoError: a segment or the source cannot be read, frames are missing, or the container
+            cannot hold a stream.
+    """
+    write_packets(Path(partial), segments, timeline(info), info, encoding)
+
+
+def write_packets(
+    partial: Path,
+    segments: Sequence[Path],
+    times: Timeline,
+    info: SourceInfo,
+    encoding: Encoding,
+    most: int | None = None,
+) -> None:
+    """`assemble` for a given timeline; `most`: packets of each other stream (default: all)."""
+    order = [frame for frame, _ in _numbered(segments)]
+    if sorted(order) != list(range(len(times.shown))):
+        raise VideoError(
+            partial,
+            "unverified",
+            f"the segments hold {len(order)} frames of {len(times.shown)}",
+            "Start over without --resume",
+        )
+    delay = max(place - frame for place, frame in enumerate(order))
+    try:
+        with ExitStack() as stack:
+            source = None
+            if not info.is_folder:
+                source, _ = stack.enter_context(open_video(info.path))
+            first, _ = stack.enter_context(open_video(segments[0]))
+            output = stack.enter_context(
+                av.open(
+                    str(partial),
+                    "w",
+                    format=encoding.container,
+                    options=_muxer_options(times, encoding, source),
+                )
+            )
+            video, copies = _add_streams(output, source, first, info, encoding, times)
+            ours = _video_packets(segments, times, delay, video)
+            for packet in _interleaved(ours, source, copies, times, most):
+                output.mux(packet)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(
+            partial,
+            "format",
+            f"{encoding.container} does not take what goes in ({error})",
+            "Name the output .mkv",
+        ) from error
+
+
+def _muxer_options(times: Timeline, encoding: Encoding, source) -> dict[str, str]:
+    if encoding.container not in MOV:
+        return {}
+    flags = ["faststart"]
+    if source is not None and any(key.startswith("com.") for key in source.metadata):
+        flags.append("use_metadata_tags")  # what phones and cameras say of themselves
+    scale = times.time_base.denominator
+    rates = {s.rate for s in source.streams.audio if s.rate} if source is not None else set()
+    # Starts are kept in this unit: with the streams' own, none of them is rounded.
+    whole = math.lcm(scale, *rates)
+    return {
+        "movflags": "+".join(flags),
+        "video_track_timescale": str(scale),
+        "movie_timescale": str(whole if whole <= LARGEST_SCALE else scale),
+    }
+
+
+def _add_streams(output, source, first, info, encoding, times):
+    """The output's video stream, and {number in the source: copy} of the others."""
+    video, copies = None, {}
+    template = first.streams.video[0]
+    for stream in source.streams if source is not None else [None]:
+        if stream is None or stream.index == info.stream:
+            video = output.add_stream_from_template(template, opaque=True)
+            _describe(video, encoding, times, info)
+            if stream is not None:
+                video.metadata.update(_kept_tags(stream.metadata))
+                video.disposition = stream.disposition
+        elif stream.index not in encoding.dropped:
+            copy = output.add_stream_from_template(stream, opaque=True)
+            copy.metadata.update(_kept_tags(stream.metadata))
+            copy.disposition = stream.disposition
+            copies[stream.index] = copy
+    if source is not None:
+        output.metadata.update(_kept_tags(source.metadata))
+        chapters = source.chapters()
+        for chapter in chapters:
+            shift = round(times.origin / chapter["time_base"])
+            chapter["start"], chapter["end"] = chapter["start"] - shift, chapter["end"] - shift
+        if chapters:
+            output.set_chapters(chapters)
+    return video, copies
+
+
+def _kept_tags(metadata: dict[str, str]) -> dict[str, str]:
+    return {
+        key: value
+        for key, value in metadata.items()
+        if key.lower().split("-")[0] not in OWN_TAGS and not key.startswith("_STATISTICS")
+    }
+
+
+def _describe(video, encoding: Encoding, times: Timeline, info: SourceInfo) -> None:
+    context = video.codec_context
+    video.time_base = times.time_base
+    tag(context, encoding.colour)
+    context.sample_aspect_ratio = encoding.sar
+    gaps = {b - a for a, b in itertools.pairwise(times.shown)}
+    context.framerate = info.fps if max(gaps, default=0) - min(gaps, default=0) <= 1 else 0
+    if encoding.tag:
+        context.codec_tag = encoding.tag
+    if not info.is_folder:
+        video.set_display_matrix(look(info.path)[0].matrix)
+
+
+def _numbered(segments: Sequence[Path]) -> Iterator[tuple[int, av.Packet]]:
+    """(number of the frame, packet) in order of decoding. Raises VideoError."""
+    base = 0
+    for path in segments:
+        with open_video(path) as (container, stream):
+            count = 0
+            for packet in container.demux(stream):
+                if packet.size:
+                    yield base + round(packet.pts * packet.time_base / TICK), packet
+                    count += 1
+        base += count
+
+
+def _video_packets(
+    segments: Sequence[Path], times: Timeline, delay: int, video: av.VideoStream
+) -> Iterator[av.Packet]:
+    count = len(times.shown)
+    for place, (frame, packet) in enumerate(_numbered(segments)):
+        packet.stream, packet.time_base = video, times.time_base
+        packet.pts, packet.dts = times.shown[frame], times.decoded(place, delay)
+        packet.duration = times.duration(frame)
+        if place + 1 == count:  # as long as the others, in order of decoding
+            lead = times.shown[0] - times.decoded(0, delay)
+            packet.duration = max(1, times.shown[-1] + times.last - packet.dts - lead)
+        yield packet
+
+
+def _interleaved(
+    video: Iterator[av.Packet], source, copies: dict, times: Timeline, most: int | None
+) -> Iterator[av.Packet]:
+    """All packets, roughly by time, so that little waits in memory."""
+    pending = next(video)
+    for packet in _copied(source, copies, times, most) if copies else ():
+        moment = packet.dts * packet.time_base
+        while pending is not None and pending.dts * pending.time_base <= moment:
+            yield pending
+            pending = next(video, None)
+        yield packet
+    if pending is not None:
+        yield pending
+    yield from video
+
+
+def _copied(source, copies: dict, times: Timeline, most: int | None) -> Iterator[av.Packet]:
+    streams = [source.streams[index] for index in copies]
+    taken = dict.fromkeys(copies, 0)
+    for packet in source.demux(streams):
+        index = packet.stream_index
+        if packet.size == 0 or (most is not None and taken[index] >= most):
+            continue
+        taken[index] += 1
+        shift = round(times.origin / packet.time_base)
+        if packet.pts is None and packet.dts is None:
+            continue
+        packet.dts = (packet.pts if packet.dts is None else packet.dts) - shift
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.stream = copies[index]
+        yield packet

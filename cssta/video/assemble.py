@@ -6,7 +6,6 @@ untouched.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -19,18 +18,17 @@ import av
 
 from cssta.video.container import open_video
 from cssta.video.errors import VideoError
-from cssta.video.properties import look
-from cssta.video.segment_writer import TICK, Encoding, tag
+from cssta.video.matroska import describe_track
+from cssta.video.segment_writer import TICK, Encoding
+from cssta.video.streams import add_streams, track_number
 
 if TYPE_CHECKING:
     from cssta.video.source import SourceInfo
 
 MOV = ("mp4", "mov")
+MATROSKA = ("matroska", "webm")
 LARGEST_SCALE = 2**31 - 1
 CLOCKS = ("mpegts", "mpeg")  # their times are of a running clock: only differences mean anything
-# Written anew by every container, or about the old one.
-OWN_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "handler_name"}
-OWN_TAGS |= {"vendor_id", "duration", "bps", "number_of_frames", "number_of_bytes"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def write_packets(
             source = None
             if not info.is_folder:
                 source, _ = stack.enter_context(open_video(info.path))
-            first, _ = stack.enter_context(open_video(segments[0]))
+            _, template = stack.enter_context(open_video(segments[0]))
             output = stack.enter_context(
                 av.open(
                     str(partial),
@@ -128,10 +126,11 @@ def write_packets(
                     options=_muxer_options(times, encoding, source),
                 )
             )
-            video, copies = _add_streams(output, source, first, info, encoding, times)
-            ours = _video_packets(segments, times, delay, video)
+            video, copies = add_streams(output, source, template, info, encoding, times)
+            ours = _video_packets(segments, times, delay, video, encoding.container)
             for packet in _interleaved(ours, source, copies, times, most):
                 output.mux(packet)
+            place = track_number(output, video)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             partial,
@@ -139,11 +138,15 @@ def write_packets(
             f"{encoding.container} does not take what goes in ({error})",
             "Name the output .mkv",
         ) from error
+    unsaid = (encoding.sar != 1, encoding.mastering, encoding.light)
+    if encoding.container in MATROSKA and any(unsaid):
+        describe_track(partial, place, encoding.sar, encoding.mastering, encoding.light)
 
 
 def _muxer_options(times: Timeline, encoding: Encoding, source) -> dict[str, str]:
+    options = {"fflags": "+bitexact"}  # no random numbers, so that a resumed job gives the same
     if encoding.container not in MOV:
-        return {}
+        return options
     flags = ["faststart"]
     if source is not None and any(key.startswith("com.") for key in source.metadata):
         flags.append("use_metadata_tags")  # what phones and cameras say of themselves
@@ -151,59 +154,11 @@ def _muxer_options(times: Timeline, encoding: Encoding, source) -> dict[str, str
     rates = {s.rate for s in source.streams.audio if s.rate} if source is not None else set()
     # Starts are kept in this unit: with the streams' own, none of them is rounded.
     whole = math.lcm(scale, *rates)
-    return {
+    return options | {
         "movflags": "+".join(flags),
         "video_track_timescale": str(scale),
         "movie_timescale": str(whole if whole <= LARGEST_SCALE else scale),
     }
-
-
-def _add_streams(output, source, first, info, encoding, times):
-    """The output's video stream, and {number in the source: copy} of the others."""
-    video, copies = None, {}
-    template = first.streams.video[0]
-    for stream in source.streams if source is not None else [None]:
-        if stream is None or stream.index == info.stream:
-            video = output.add_stream_from_template(template, opaque=True)
-            _describe(video, encoding, times, info)
-            if stream is not None:
-                video.metadata.update(_kept_tags(stream.metadata))
-                video.disposition = stream.disposition
-        elif stream.index not in encoding.dropped:
-            copy = output.add_stream_from_template(stream, opaque=True)
-            copy.metadata.update(_kept_tags(stream.metadata))
-            copy.disposition = stream.disposition
-            copies[stream.index] = copy
-    if source is not None:
-        output.metadata.update(_kept_tags(source.metadata))
-        chapters = source.chapters()
-        for chapter in chapters:
-            shift = round(times.origin / chapter["time_base"])
-            chapter["start"], chapter["end"] = chapter["start"] - shift, chapter["end"] - shift
-        if chapters:
-            output.set_chapters(chapters)
-    return video, copies
-
-
-def _kept_tags(metadata: dict[str, str]) -> dict[str, str]:
-    return {
-        key: value
-        for key, value in metadata.items()
-        if key.lower().split("-")[0] not in OWN_TAGS and not key.startswith("_STATISTICS")
-    }
-
-
-def _describe(video, encoding: Encoding, times: Timeline, info: SourceInfo) -> None:
-    context = video.codec_context
-    video.time_base = times.time_base
-    tag(context, encoding.colour)
-    context.sample_aspect_ratio = encoding.sar
-    gaps = {b - a for a, b in itertools.pairwise(times.shown)}
-    context.framerate = info.fps if max(gaps, default=0) - min(gaps, default=0) <= 1 else 0
-    if encoding.tag:
-        context.codec_tag = encoding.tag
-    if not info.is_folder:
-        video.set_display_matrix(look(info.path)[0].matrix)
 
 
 def _numbered(segments: Sequence[Path]) -> Iterator[tuple[int, av.Packet]]:
@@ -220,14 +175,18 @@ def _numbered(segments: Sequence[Path]) -> Iterator[tuple[int, av.Packet]]:
 
 
 def _video_packets(
-    segments: Sequence[Path], times: Timeline, delay: int, video: av.VideoStream
+    segments: Sequence[Path],
+    times: Timeline,
+    delay: int,
+    video: av.VideoStream,
+    container: str,
 ) -> Iterator[av.Packet]:
     count = len(times.shown)
     for place, (frame, packet) in enumerate(_numbered(segments)):
         packet.stream, packet.time_base = video, times.time_base
         packet.pts, packet.dts = times.shown[frame], times.decoded(place, delay)
         packet.duration = times.duration(frame)
-        if place + 1 == count:  # as long as the others, in order of decoding
+        if place + 1 == count and container in MOV:  # there, times of decoding make the length
             lead = times.shown[0] - times.decoded(0, delay)
             packet.duration = max(1, times.shown[-1] + times.last - packet.dts - lead)
         yield packet

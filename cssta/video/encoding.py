@@ -83,7 +83,10 @@ def choose_encoding(
             f"Give one {bounds}" if bounds else "Leave it out",
         )
     stored = _pixel_format(info, output, name, encoder, pix_fmt)
+    deep = source is not None and bit_depth(av.VideoFormat(stored)) > 8  # HDR needs that
     options = encoder.settings(crf) | _own_options(info, name, stored, source)
+    if deep:
+        options = _with_hdr(options, encoder, name, source)
     encoding = Encoding(
         codec=name,
         encoder=encoder.name,
@@ -92,7 +95,10 @@ def choose_encoding(
         rate=_rate(info, name),
         colour=_colour(info, stored),
         sar=source.sar if source else info.sar,
-        options=_with_hdr(options, encoder, name, stored, source),
+        matrix=source.matrix if source else None,
+        mastering=source.mastering if deep else None,
+        light=source.light if deep else None,
+        options=options,
         threads=encoder.threads,
         lossless=lossless,
         tag=_tag(container, name, source),
@@ -213,13 +219,10 @@ def _with_hdr(
     options: dict[str, str],
     encoder: Encoder,
     codec: str,
-    pix_fmt: str,
-    source: VideoProperties | None,
+    source: VideoProperties,
 ) -> dict[str, str]:
-    if source is None:
-        return options
     hdr = hdr_options(codec, source.mastering, source.light)
-    if not hdr or bit_depth(av.VideoFormat(pix_fmt)) < 10:
+    if not hdr:
         return options
     key = PARAMETERS[encoder.name]
     parts = [options[key]] if key in options else []

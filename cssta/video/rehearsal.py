@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +17,7 @@ from cssta.video.errors import VideoError
 from cssta.video.planes import planar_format
 from cssta.video.properties import VideoProperties, differences, look
 from cssta.video.segment_writer import Encoding, SegmentWriter
+from cssta.video.streams import other_streams
 
 if TYPE_CHECKING:
     from cssta.video.source import SourceInfo
@@ -48,25 +48,23 @@ def rehearsed(info: SourceInfo, output: Path, encoding: Encoding, accept_loss: b
             "format",
             f"{encoding.container} cannot hold stream {index} of {info.path.name}, "
             f"{kind}{' in ' if codec else ''}{codec}",
-            f"{_other_name(info, encoding)}{ACCEPT}",
+            _remedy(info, output, encoding),
         )
     for index, kind, codec in lost:
         log.warning("%s: stream %d (%s %s) is left out, as accepted", output, index, kind, codec)
     encoding = replace(encoding, dropped=tuple(index for index, _, _ in lost))
-    changes = () if info.is_folder else tuple(_changes(info, output, encoding))
-    if info.is_folder:
-        _one_frame(info, output, encoding, None)
-    if changes and not accept_loss:
+    changed = changes(info, output, encoding)
+    if changed and not accept_loss:
         raise VideoError(
             output,
             "format",
             f"{encoding.codec} in {encoding.container} does not keep everything: "
-            + "; ".join(changes),
-            f"Choose another ending or --codec, or {ACCEPT}",
+            + "; ".join(changed),
+            _remedy(info, output, encoding),
         )
-    for change in changes:
+    for change in changed:
         log.warning("%s: %s, as accepted", output, change)
-    return replace(encoding, changed=changes)
+    return replace(encoding, changed=changed)
 
 
 def misfits(info: SourceInfo, container: str) -> list[tuple[int, str, str]]:
@@ -75,41 +73,38 @@ def misfits(info: SourceInfo, container: str) -> list[tuple[int, str, str]]:
         return []
     found = []
     with open_video(info.path) as (source, _), tempfile.TemporaryDirectory() as folder:
-        for index, kind, codec in info.other_streams:
+        for stream in other_streams(source, info):
             try:
-                with av.open(f"{folder}/{index}", "w", format=container) as trial:
-                    copy = trial.add_stream_from_template(source.streams[index], opaque=True)
-                    copy.metadata.update(source.streams[index].metadata)
+                with av.open(f"{folder}/{stream.index}", "w", format=container) as trial:
+                    copy = trial.add_stream_from_template(stream, opaque=True)
+                    copy.metadata.update(stream.metadata)
                     trial.start_encoding()
             except (av.FFmpegError, ValueError):
-                found.append((index, kind, codec))
+                codec = stream.codec_context.name if stream.codec_context else ""
+                found.append((stream.index, stream.type, codec))
     return found
 
 
-def _other_name(info: SourceInfo, encoding: Encoding) -> str:
-    """A beginning for the remedy: the endings under which everything fits."""
-    fitting = [
-        suffix
-        for suffix, container in CONTAINERS.items()
-        if container != encoding.container
-        and holds(container, encoding.codec)
-        and not misfits(info, container)
-    ]
-    return f"End the output's name in {fitting[0]}, or " if fitting else "Choose another, or "
+def _remedy(info: SourceInfo, output: Path, encoding: Encoding) -> str:
+    """The ending under which everything fits, where there is one."""
+    for suffix, container in CONTAINERS.items():
+        other = replace(encoding, container=container)
+        try:
+            fits = not misfits(info, container) and not changes(info, output, other)
+        except VideoError:
+            continue
+        if fits:
+            return f"End the output's name in {suffix}, or {ACCEPT}"
+    return f"Choose another --codec, or {ACCEPT}"
 
 
-def holds(container: str, codec: str) -> bool:
-    """The container has a place for video of this codec."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        av.open(f"{folder}/x", "w", format=container) as trial,
-    ):
-        return codec in {av.codec.Codec(c, "w").canonical_name for c in trial.supported_codecs}
-
-
-def _changes(info: SourceInfo, output: Path, encoding: Encoding) -> Iterable[str]:
+def changes(info: SourceInfo, output: Path, encoding: Encoding) -> tuple[str, ...]:
+    """What a player would take differently (see `differences`). Raises VideoError ("format")."""
+    if info.is_folder:
+        _one_frame(info, output, encoding, None)
+        return ()
     source, first = look(info.path)
-    return differences(source, _one_frame(info, output, encoding, first))
+    return tuple(differences(source, _one_frame(info, output, encoding, first)))
 
 
 def _one_frame(
@@ -132,6 +127,9 @@ def _one_frame(
             write_packets(whole, [segment], times, info, encoding, PACKETS)
         except VideoError as error:
             raise VideoError(
-                output, "format", f"{encoding} does not work out: {error}", "Choose another"
+                output,
+                "format",
+                f"{encoding} does not go together ({error})",
+                "Choose another ending, --codec or --pix-fmt",
             ) from error
         return look(whole)[0]

@@ -13,6 +13,7 @@ import av
 from cssta.video.colour import Colour, from_rgb, to_rgb
 from cssta.video.errors import VideoError
 from cssta.video.planes import planar, planar_format, planes
+from cssta.video.properties import MasteringDisplay
 
 if TYPE_CHECKING:
     from cssta.video.source import SourceInfo
@@ -34,7 +35,7 @@ class Encoding:
         rate: frames per second that the encoder is told.
         lossless: every sample outside the holes must come out as it went in.
         tag: four letters for the codec in the container; "" for the usual ones.
-        colour, sar: tags that the output gets.
+        colour, sar, matrix, mastering, light: tags that the output gets (see `VideoProperties`).
         dropped: numbers of the source's streams that are left out, as the user wanted.
         changed: ways in which the copy may differ, as the user wanted (see `differences`).
     """
@@ -46,6 +47,9 @@ class Encoding:
     rate: Fraction
     colour: Colour
     sar: Fraction = Fraction(1)
+    matrix: tuple[int, ...] | None = None
+    mastering: MasteringDisplay | None = None
+    light: tuple[int, int] | None = None
     options: dict[str, str] = field(default_factory=dict)
     threads: int = 1
     lossless: bool = False

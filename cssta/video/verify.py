@@ -21,6 +21,7 @@ from cssta.video.errors import VideoError
 from cssta.video.planes import planar, planar_format, planes
 from cssta.video.properties import canonical, differences, look
 from cssta.video.segment_writer import Encoding
+from cssta.video.streams import is_chapter_track
 
 if TYPE_CHECKING:
     from cssta.video.mask_source import MaskSource
@@ -42,7 +43,7 @@ class Track:
     size: int = 0
     start: Fraction | None = None
     times: list[int] = field(default_factory=list)
-    end: int = 0
+    end: int | None = None
     time_base: Fraction = Fraction(1)
 
 
@@ -81,7 +82,7 @@ def verify(
         times = timeline(info)
         ours = _tracks(partial)
         video = next(track for track in ours.values() if track.kind == "video")
-        shift = _check_times(partial, video, times)
+        shift = _check_times(partial, video, times, 1 / info.fps)
         if not info.is_folder:
             _check_tracks(partial, ours, _tracks(info.path), info, encoding, times, shift)
         if masks is None:
@@ -104,21 +105,22 @@ def _stored_format(encoding: Encoding) -> str:
 
 def _tracks(path: Path) -> dict[int, Track]:
     with open_video(path) as (container, video):
-        tracks = {}
-        for stream in container.streams:
+        tracks, last = {}, (-(2**62), 0)
+        streams = [s for s in container.streams if not is_chapter_track(container, s)]
+        for stream in streams:
             context = stream.codec_context
             name = canonical(context.name) if context else stream.type
             tracks[stream.index] = Track(stream.type, name, time_base=stream.time_base)
             if stream.type == "attachment":
                 tracks[stream.index].digest.update(stream.data)
-        for packet in container.demux():
+        for packet in container.demux([s for s in streams if s.type != "attachment"]):
             track = tracks[packet.stream_index]
             if packet.size == 0:
                 continue
             time = packet.pts if packet.pts is not None else packet.dts
             if packet.stream_index == video.index:
                 track.times.append(time)
-                track.end = max(track.end, time + (packet.duration or 0))
+                last = max(last, (time, packet.duration or 0))
                 continue
             payload = _payload(bytes(packet), track.codec)
             if payload and track.start is None and time is not None:
@@ -126,6 +128,10 @@ def _tracks(path: Path) -> dict[int, Track]:
             track.digest.update(payload)
             track.size += len(payload)
         tracks[video.index].times.sort()
+        if video.duration:  # mp4 and mov tell it; the packets there overlap
+            tracks[video.index].end = video.start_time + video.duration
+        elif last[1]:
+            tracks[video.index].end = sum(last)
         # The video comes first in the order of iteration, whatever its number.
         return {video.index: tracks.pop(video.index)} | tracks
 
@@ -138,7 +144,7 @@ def _payload(data: bytes, codec: str) -> bytes:
     return data
 
 
-def _check_times(path: Path, video: Track, times: Timeline) -> Fraction:
+def _check_times(path: Path, video: Track, times: Timeline, usual: Fraction) -> Fraction:
     """By how many seconds all of the output is later than the source."""
     if len(video.times) != len(times.shown):
         raise _unverified(path, f"it has {len(video.times)} frames, not {len(times.shown)}")
@@ -153,10 +159,11 @@ def _check_times(path: Path, video: Track, times: Timeline) -> Fraction:
         off = ours * video.time_base - theirs * times.time_base - shift
         if abs(off) > (slack if shift == 0 else slack + video.time_base):
             raise _unverified(path, f"frame {frame} is shown {float(off):+.6f} s off its time")
-    frame = times.last * times.time_base
-    late = (video.end - video.times[-1]) * video.time_base - frame
-    if video.end and late > frame:
-        raise _unverified(path, f"it ends {float(late):+.3f} s off the source's end")
+    if video.end is not None:
+        end = (times.shown[-1] + times.last) * times.time_base + shift
+        late = video.end * video.time_base - end
+        if abs(late) > usual + video.time_base:
+            raise _unverified(path, f"it ends {float(late):+.3f} s off the source's end")
     return shift
 
 
@@ -175,8 +182,10 @@ def _check_tracks(path, ours, theirs, info, encoding, times, shift) -> None:
             off = copy.start - (track.start - times.origin) - shift
             if abs(off) > copy.time_base + track.time_base:
                 raise _unverified(path, f"{name} starts {float(off):+.6f} s off its time")
-        if shift and (track.start is None or track.start - times.origin >= 0) and not _early(
-            kept, times
+        if (
+            shift
+            and (track.start is None or track.start - times.origin >= 0)
+            and not _early(kept, times)
         ):
             raise _unverified(path, f"everything starts {float(shift):+.6f} s off")
 

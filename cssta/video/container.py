@@ -33,8 +33,8 @@ class Scan:
         declared: number that the container claims; 0 where it claims none.
         sound: claims and packets agree, so that random access is safe.
         pts: presentation time of every frame in order, in the stream's time base; only if `sound`.
-        times: the same for any file, strictly increasing: a missing or repeated time is replaced
-            by the least that comes after the one before.
+        times: the same for any file, strictly increasing: missing and repeated ones are replaced
+            (see `_increasing`).
         repaired: how many times were replaced so; where there are any, seeking finds no frame.
         keys: numbers of the frames from which decoding can start, in order.
         size: bytes of all the packets.
@@ -180,6 +180,8 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
         fps = stream.average_rate or stream.guessed_rate or DEFAULT_FPS
         codec = stream.codec_context.name
         transport = "mpegts" in container.format.name
+        # AVI has no presentation times: those given for reordered frames are made up.
+        invented = container.format.name == "avi" and stream.codec_context.has_b_frames
         packets, size = [], 0
         try:
             for packet in container.demux(stream):
@@ -192,6 +194,8 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
     times = [pts for pts, _, _ in packets]
     whole = bool(packets) and packets[0][1] and not any(damaged for _, _, damaged in packets)
     whole = whole and None not in times and len(set(times)) == len(times)
+    # What is shown before the first key frame refers to frames cut off, and may not decode.
+    whole = whole and min(times) == times[0] and not (invented and times == sorted(times))
     counted = declared == len(packets) or (
         declared == 0 and codec in ONE_FRAME_PER_PACKET and not transport
     )
@@ -200,9 +204,9 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
     for frame in decode_frames(path):
         first = first or to_rgb8(frame).shape
         if sound:
-            shown = sorted((pts, is_key) for pts, is_key, _ in packets)
+            shown = sorted((pts, pts, is_key) for pts, is_key, _ in packets)
             break
-        shown.append((frame.dts if frame.pts is None else frame.pts, frame.key_frame))
+        shown.append((frame.pts, frame.dts, frame.key_frame))
     if first is None:
         short = declared > len(packets)
         raise VideoError(
@@ -211,8 +215,8 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
             "no frame can be decoded" + (f" of the {declared} it should hold" if short else ""),
             "Copy it again whole, or re-encode the original",
         )
-    times, repaired = _increasing([time for time, _ in shown])
-    keys = tuple(number for number, (_, is_key) in enumerate(shown) if is_key)
+    times, repaired = _increasing([pts for pts, _, _ in shown], [dts for _, dts, _ in shown])
+    keys = tuple(number for number, (_, _, is_key) in enumerate(shown) if is_key)
     return Scan(
         frames=len(shown),
         declared=declared,
@@ -228,8 +232,23 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
     )
 
 
-def _increasing(times: list[int | None]) -> tuple[tuple[int, ...], int]:
-    """Times that strictly increase, and how many had to be replaced for it."""
+def _increasing(pts: list[int | None], dts: list[int | None]) -> tuple[tuple[int, ...], int]:
+    """Times that strictly increase, and how many had to be replaced for it.
+
+    Where a frame has no time of its own, or one that is not later than the one before, decoding
+    times, which are in order by nature, take over if they need less repair, moved to start as the
+    presentation times do; else such a frame is put one tick after the one before.
+    """
+    times, repaired = _ticking(pts)
+    if repaired and dts[0] is not None:
+        start = times[0] - dts[0]
+        others, other_repairs = _ticking([None if time is None else time + start for time in dts])
+        if other_repairs < repaired:
+            times = others
+    return tuple(times), repaired
+
+
+def _ticking(times: list[int | None]) -> tuple[list[int], int]:
     result: list[int] = []
     repaired = 0
     for time in times:
@@ -237,4 +256,4 @@ def _increasing(times: list[int | None]) -> tuple[tuple[int, ...], int]:
         if time is None or (least is not None and time < least):
             time, repaired = least or 0, repaired + 1
         result.append(time)
-    return tuple(result), repaired
+    return result, repaired

@@ -86,8 +86,8 @@ class FileSource(VideoSource):
             )
         if found.repaired:
             log.warning(
-                "%s: %d of %d frames have no time of their own: each is put right after the one "
-                "before",
+                "%s: %d of %d frames have no time of their own; they are put in between by the "
+                "order in which they decode",
                 info.path,
                 found.repaired,
                 found.frames,
@@ -105,9 +105,11 @@ class FileSource(VideoSource):
                     continue
                 if index != expected:
                     break
+                self._check_time(index, frame)
                 yield self._wrap(index, frame)
                 expected += 1
                 if expected == stop:
+                    self._check_end(stop, decoded)
                     return
         if expected == start and self._seek_target(start) is not None:
             log.info("%s: seeking misses frame %d; decoded from the start", self.info.path, start)
@@ -157,11 +159,31 @@ class FileSource(VideoSource):
             yield from enumerate(decode_frames(self.info.path))
             return
         for frame in decode_frames(self.info.path, target):
-            time = frame.dts if frame.pts is None else frame.pts
+            time = _time(frame)
             place = -1 if time is None else bisect.bisect_left(self.info.pts, time)
             if place < 0 or place == self.info.frames or self.info.pts[place] != time:
                 return
             yield place, frame
+
+    def _check_time(self, index: int, frame: av.VideoFrame) -> None:
+        """Raise VideoError if a frame is not the one that the container has at its place."""
+        if not self._scan.repaired and _time(frame) != self.info.pts[index]:
+            raise VideoError(
+                self.info.path,
+                "corrupt",
+                f"what decodes as frame {index} is not the one that its container lists there",
+                "Repair it with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4",
+            )
+
+    def _check_end(self, stop: int, decoded: Iterator[tuple[int, av.VideoFrame]]) -> None:
+        """Raise VideoError if there are more frames than the container lists."""
+        if stop == self.info.frames and next(decoded, None) is not None:
+            raise VideoError(
+                self.info.path,
+                "corrupt",
+                f"more frames decode than the {stop} that its container lists",
+                "Repair it with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4",
+            )
 
     def _wrap(self, index: int, frame: av.VideoFrame) -> SourceFrame:
         info = self.info
@@ -184,6 +206,10 @@ class FileSource(VideoSource):
                 "Re-encode it to one format with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4",
             )
         return SourceFrame(index, native, info.rotation)
+
+
+def _time(frame: av.VideoFrame) -> int | None:
+    return frame.dts if frame.pts is None else frame.pts
 
 
 def _rotation(path: Path, frame: av.VideoFrame) -> int:

@@ -14,12 +14,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from cssta.video import colour
 from cssta.video.colour import Colour
 from cssta.video.container import rotated
 from cssta.video.errors import VideoError
+
+AREA = 0x20  # SWS_AREA: means over areas
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,28 @@ class SourceFrame:
             return np.ascontiguousarray(self.native[..., :3])
         return rotated(colour.to_rgb(self.native), self.rotation)
 
+    def thumbnail(self, side: int) -> np.ndarray:
+        """Upright RGB uint8 (h, w, 3), the longer side at most `side` pixels; for a quick look."""
+        if isinstance(self.native, np.ndarray):
+            pixels = self.native[..., :3]
+            height, width = _within(side, *pixels.shape[:2])
+            pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+            return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+        height, width = _within(side, self.native.height, self.native.width)
+        frame = self.native.reformat(width, height, "rgb24", interpolation=AREA)
+        return rotated(frame.to_ndarray(), self.rotation)
+
     def alpha(self) -> np.ndarray | None:
         """Upright opacity (H, W), uint8 or uint16 whose maximum is opaque; None without alpha."""
         if isinstance(self.native, np.ndarray):
             return self.native[..., 3] if self.native.shape[2] == 4 else None
         stored = colour.alpha(self.native)
         return None if stored is None else rotated(stored, self.rotation)
+
+
+def _within(side: int, height: int, width: int) -> tuple[int, int]:
+    scale = min(1.0, side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 class VideoSource(ABC):

@@ -130,7 +130,7 @@ class InpaintingNetwork(nn.Module):
         attended, entropy = self.refinement.attention(
             target.features, references, target.feature_masks, reference_masks, allowed, budget
         )
-        return self._decode(target, attended, entropy)
+        return self.decode(target, attended, entropy)
 
     def forward(
         self, frames: Tensor, masks: Tensor, targets: int, allowed: Tensor | None = None
@@ -170,13 +170,17 @@ class InpaintingNetwork(nn.Module):
             first(encoded.features),
             first(encoded.feature_masks),
         )
-        return encoded, self._decode(target, attended, entropy)
+        return encoded, self.decode(target, attended, entropy)
 
-    def _decode(self, target: Encoded, attended: Tensor, entropy: Tensor) -> Completion:
+    def decode(
+        self, target: Encoded, attended: Tensor, entropy: Tensor | None = None
+    ) -> Completion:
+        """Stage 2 after the attention, whose result `S_att * M_t` is `attended` (N, C, h, w)."""
         refinement = self.refinement
         branch = refinement.target_encoder(target.frames, target.masks)
         joined = refinement.join(branch, target.features, attended, target.feature_masks)
         output, activations = refinement.decoder(joined)
+        entropy = output.new_full((), torch.nan) if entropy is None else entropy
         return Completion(output, activations, entropy)
 
     def start_from(self, im2im: nn.Module) -> None:

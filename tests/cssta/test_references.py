@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cssta.references import ReferencePlan, frames_with_hole
+from cssta.references import ReferencePlan
 
 plans = st.builds(
     ReferencePlan,
@@ -29,30 +29,43 @@ def test_far_references_cover_the_whole_clip_evenly(plan, length):
 @given(plans, st.integers(1, 200), st.data())
 def test_a_target_sees_its_neighbours_and_never_itself(plan, length, data):
     target = data.draw(st.integers(0, length - 1))
-    chosen = plan.for_targets([target], length)
+    chosen = plan.for_target(target, plan.spread(length), range(length))
     near = {target + s * offset for offset in plan.near for s in (-1, 1)}
     wanted = {i for i in near if 0 <= i < length} | set(plan.spread(length))
     assert chosen == sorted(wanted - {target})
 
 
-def test_a_batch_shares_what_each_of_its_targets_needs():
-    plan = ReferencePlan(far=2, near=(3,))
-    together = plan.for_targets([10, 11], 100)
-    assert together == [7, 8, 13, 14, 25, 75]
-    assert set(together) >= {*plan.for_targets([10], 100), *plan.for_targets([11], 100)}
-
-
 def test_six_references_by_default():
-    assert len(ReferencePlan().for_targets([50], 100)) == 6
+    plan = ReferencePlan()
+    assert len(plan.for_target(50, plan.spread(100), range(100))) == 6
+    for target in range(40, 1000):
+        far = plan.gathered(target, 2000)
+        assert 3 <= len(far) <= 4 and len(plan.for_target(target, far, range(2000))) <= 6
 
 
 @pytest.mark.parametrize("length", [1, 2])
 def test_short_clips(length):
-    assert ReferencePlan().for_targets([0], length) == list(range(1, length))
+    plan = ReferencePlan()
+    assert plan.for_target(0, plan.spread(length), range(length)) == list(range(1, length))
 
 
-def test_frames_with_hole():
-    masks = np.zeros((4, 2, 3), bool)
-    masks[1, 0, 0] = masks[3] = True
-    assert frames_with_hole(masks) == [1, 3]
-    assert frames_with_hole(masks[:1]) == []
+@given(plans, st.integers(0, 3000), st.integers(1, 40))
+def test_what_is_gathered_in_one_pass(plan, target, more):
+    chosen = plan.gathered(target, target + more)
+    assert len(chosen) <= plan.far and target not in chosen
+    assert all(0 <= n < target + more and n <= target + plan.ahead for n in chosen)
+    if plan.far > 1 and more > plan.ahead:
+        assert max(chosen) > target, "something that is still to come"
+    passed = [n for n in chosen if n < target]
+    if plan.far and target:
+        # Evenly from the whole past; at least half of what there is room for.
+        room = plan.far - (plan.far + 2) // 4
+        assert len(passed) >= min(target, room // 2)
+        assert passed[:1] == [0] and len(set(np.diff(passed))) <= 1
+
+
+@given(plans, st.integers(0, 3000), st.integers(1, 50))
+def test_what_is_no_longer_far_never_is_again(plan, target, later):
+    chosen = plan.gathered(target + later, target + later + 1)
+    step = plan.step(target)
+    assert all(n > target or n % step == 0 for n in chosen)

@@ -93,10 +93,27 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
         )
 
 
+def write_picture(file: Path, pixels: np.ndarray) -> None:
+    """Write RGB or RGBA (H, W, 3 or 4) as PNG of 8 (uint8) or 16 bits (uint16).
+
+    Raises VideoError ("unwritable") where the disk is full or the folder missing.
+    """
+    order = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    try:
+        ok, data = cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(pixels), order))
+        if not ok:
+            raise VideoError(file, "unwritable", "it cannot be encoded", "Report this")
+        file.write_bytes(data.tobytes())
+    except OSError as error:
+        raise VideoError(
+            file, "unwritable", f"writing failed ({error})", "Check folder, rights and space"
+        ) from error
+
+
 def write_frame_folder(
     folder: str | Path, frames: Iterable[np.ndarray], *, overwrite: bool = False
 ) -> Path:
-    """Write frames, each uint8 (H, W, 3) RGB, as 00000.png, 00001.png, ...
+    """Write frames, each as for `write_picture`, as 00000.png, 00001.png, ...
 
     Everything goes to `.<name>.partial` first, so that the folder appears whole or not at all.
     Raises VideoError if the folder holds anything but earlier output, or any without `overwrite`.
@@ -108,10 +125,7 @@ def write_frame_folder(
     try:
         partial.mkdir(parents=True)
         for index, frame in enumerate(frames):
-            ok, data = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            if not ok:
-                raise VideoError(folder, "unwritable", "a frame cannot be encoded", "Report this")
-            (partial / f"{index:05d}.png").write_bytes(data.tobytes())
+            write_picture(partial / f"{index:05d}.png", frame)
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SEGMENT_FORMAT = "matroska"  # keeps every codec's packets and headers; times are frame numbers
 TICK = Fraction(1, 1000)  # its unit of time: frame n of a segment is at n ticks
 
+LONGEST_DELAY = 64  # more frames than any encoder holds back to show later
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -72,7 +74,7 @@ class SegmentWriter:
     def __init__(self, path: str | Path, encoding: Encoding, info: SourceInfo) -> None:
         self.path = Path(path)
         self.encoding, self.info = encoding, info
-        self.frames = 0
+        self.frames = self._packets = 0
         self.partial = self.path.with_name(f".{self.path.name}.partial")
         self._container: av.container.OutputContainer | None = None
 
@@ -115,10 +117,11 @@ class SegmentWriter:
     def _mux(self, frame: av.VideoFrame | None) -> None:
         try:
             for packet in self._stream.encode(frame):
-                unit = packet.time_base * self.encoding.rate
-                packet.pts, packet.dts = round(packet.pts * unit), round(packet.dts * unit)
-                packet.time_base = TICK
+                packet.pts = round(packet.pts * packet.time_base * self.encoding.rate)
+                # x265 gives no times of decoding that could be used where there are few frames.
+                packet.dts, packet.time_base = self._packets - LONGEST_DELAY, TICK
                 self._container.mux(packet)
+                self._packets += 1
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._unwritable(error) from error
 

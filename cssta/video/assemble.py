@@ -69,14 +69,15 @@ def timeline(info: SourceInfo) -> Timeline:
         origin = Fraction(0)
         if container.format.name in CLOCKS and container.start_time is not None:
             origin = Fraction(container.start_time, av.time_base)
-        last = max(
-            ((p.pts, p.duration) for p in container.demux(stream) if p.pts is not None),
-            default=(None, 0),
-        )
+        last = 0
+        if stream.duration and stream.start_time is not None:
+            last = stream.start_time + stream.duration - info.pts[-1]
+        if last <= 0:  # not told, or told wrong
+            shown = ((p.pts, p.duration) for p in container.demux(stream) if p.pts is not None)
+            last = max(shown, default=(0, 0))[1] or usual
     shift = round(origin / info.time_base)
-    origin = shift * info.time_base
-    kept = last[1] if last[0] == info.pts[-1] and last[1] else usual
-    return Timeline(tuple(p - shift for p in info.pts), info.time_base, kept, origin)
+    pts = tuple(time - shift for time in info.pts)
+    return Timeline(pts, info.time_base, last, shift * info.time_base)
 
 
 def assemble(

@@ -1,0 +1,81 @@
+"""What a media file holds, read with PyAV alone, so that an input and its copy can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+SIDE_DATA = {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DISPLAYMATRIX"}
+TAGS = {"language", "title"}
+
+
+def video_facts(path: Path) -> dict:
+    """Of the first video stream: everything that a player goes by, times in seconds."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        times = sorted(p.pts * stream.time_base for p in container.demux(stream) if p.size)
+        duration = stream.duration and stream.duration * stream.time_base
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(stream))
+        first, context = frames[0], stream.codec_context
+        return {
+            "codec": context.codec.canonical_name,
+            "size": (first.width, first.height),
+            "pix_fmt": first.format.name,
+            "sar": stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
+            "rotation": first.rotation,
+            "colour": (first.color_primaries, first.color_trc, first.colorspace),
+            "full": first.color_range == 2,
+            "hdr": {d.type.name: bytes(d) for d in first.side_data if d.type.name in SIDE_DATA},
+            "times": times,
+            "shown": [frame.pts * frame.time_base for frame in frames],
+            "duration": duration,
+        }
+
+
+def other_facts(path: Path) -> list[dict]:
+    """Of each stream but the first video and the chapters' own track, in order."""
+    facts = []
+    with av.open(str(path)) as container:
+        video = container.streams.video[0].index
+        told = bool(container.chapters())
+        indices = [
+            s.index
+            for s in container.streams
+            if s.index != video and not (told and s.type == "data")
+        ]
+    for index in indices:
+        with av.open(str(path)) as container:
+            copy = container.streams[index]
+            digest, times = hashlib.sha256(), []
+            if copy.type == "attachment":
+                digest.update(copy.data)
+            else:
+                for packet in container.demux(copy):
+                    if packet.size and not (copy.type == "subtitle" and bytes(packet) == b"\0\0"):
+                        digest.update(bytes(packet))
+                        times.append(packet.pts * packet.time_base)
+            context = copy.codec_context
+            facts.append(
+                {
+                    "type": copy.type,
+                    "codec": context.codec.canonical_name if context else copy.metadata,
+                    "bytes": digest.hexdigest(),
+                    "times": times,
+                    "tags": {k: v for k, v in copy.metadata.items() if k in TAGS and v != "und"},
+                }
+            )
+    return facts
+
+
+def container_facts(path: Path) -> dict:
+    with av.open(str(path)) as container:
+        chapters = [
+            (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"].get("title"))
+            for c in container.chapters()
+        ]
+        return {"chapters": chapters, "title": container.metadata.get("title")}

@@ -1,4 +1,6 @@
-"""Dense optical flow on true frames, for the temporal loss; never used at inference.
+"""Dense optical flow between neighbouring frames (Kroeger et al. 2016: dense inverse search).
+
+On true frames for the temporal loss; across holes for `cssta.propagation`.
 
 Shapes: N frame pairs, H and W image size; flow in pixels, (dx, dy).
 """
@@ -10,6 +12,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+# Below this the estimator's patches do not fit.
+SMALLEST = 16
+
+
+def estimate_flow(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Where each pixel of `start` went in `end`, both grey uint8 (H, W) -> float32 (H, W, 2).
+
+    Carefully, where `backward_flow` is quick. Zero for frames with a side under 16 pixels.
+    """
+    if min(start.shape) < SMALLEST:
+        return np.zeros((*start.shape, 2), np.float32)
+    estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return estimator.calc(start, end, None)
 
 
 def backward_flow(current: np.ndarray, previous: np.ndarray) -> np.ndarray:

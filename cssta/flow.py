@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 # Below this the estimator's patches do not fit.
 SMALLEST = 16
 

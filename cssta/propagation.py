@@ -1,10 +1,10 @@
 """What other frames see behind a hole, brought along by optical flow: real pixels, no network.
 
 Attention imagines what stands behind a hole from semantic features. Much of it can be *seen* in
-other frames, and dense flow says where. Each pass estimates flow between neighbours whose holes hold
-the best guess so far, completes it smoothly across what is only guessed, and follows every hole pixel
-forward and backward until it comes out of the hole. A later pass has real texture where the first
-had a smooth guess, so its flow is better.
+other frames, and dense flow says where. Each pass estimates flow between neighbours whose holes
+hold the best guess so far, completes it smoothly across what is only guessed, and follows every
+hole pixel forward and backward until it comes out of the hole. A later pass has real texture where
+the first had a smooth guess, so its flow is better.
 
 Shapes: H and W frame size. A pixel that no frame within reach sees stays a hole.
 """

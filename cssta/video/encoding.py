@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 import av
 
 from cssta.video.colour import BT709, FULL, LIMITED, Colour
-from cssta.video.encoders import ALIASES, ENCODERS, PRORES_PROFILES, Encoder, hdr_options
+from cssta.video.encoders import (
+    ALIASES,
+    ENCODERS,
+    PRORES_PROFILES,
+    QUANTISERS,
+    Encoder,
+    hdr_options,
+)
 from cssta.video.errors import VideoError
 from cssta.video.planes import bit_depth, planar_format
 from cssta.video.properties import VideoProperties, canonical, look
@@ -37,6 +44,8 @@ EQUAL = {
 MPEG_RATES = [Fraction(n, d) for n, d in ((24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1))]
 MPEG_RATES += [Fraction(50), Fraction(60000, 1001), Fraction(60)]
 SMALL = 512 * 512  # pixels up to which FFV1 is cut into 4 slices, not 16
+CIF = (288, 352)  # and up to which into one
+WITH_FIELDS = ("h264", "mpeg2video", "mpeg4", "prores")
 PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
 
 
@@ -98,6 +107,7 @@ def choose_encoding(
         matrix=source.matrix if source else None,
         mastering=source.mastering if deep else None,
         light=source.light if deep else None,
+        fields=source.fields if source else 0,
         options=options,
         threads=encoder.threads,
         lossless=lossless,
@@ -159,19 +169,21 @@ def _pixel_format(
         even = info.stored_height % 2 == 0 == info.stored_width % 2
         log.info("%s: RGB pictures become %s", info.path, "yuv420p" if even else "yuv444p")
         return "yuv420p" if even else "yuv444p"
-    others = [n for n, e in ENCODERS.items() if n != codec and _equal_format(own, e)]
-    able = [n for n in others if n in ("h264", "hevc", "av1", "prores")]
+    others = ("av1", "vp9") if output.suffix.lower() == ".webm" else ("hevc", "av1", "h264")
+    able = [n for n in others if _equal_format(own, ENCODERS[n])]
+    depth = bit_depth(av.VideoFormat(own))
+    near = [f for f in encoder.formats() if bit_depth(av.VideoFormat(f)) >= min(depth, 10)][:4]
+    remedies = [f"--codec {able[0]}"] if able else []
+    remedies += [f"--pix-fmt {near[0]}"] if near else []
+    if _equal_format(own, ENCODERS["ffv1"]):
+        remedies.append("--lossless with a name that ends in .mkv")
     raise VideoError(
         output,
         "format",
         f"{codec} cannot hold {own}, the source's pixels"
         if asked is None
         else f"{codec} cannot hold {own}",
-        f"Choose --codec {able[0]}, or --pix-fmt of {', '.join(encoder.formats()[:8])}"
-        if able
-        else "Choose --lossless with an .mkv"
-        if _equal_format(own, ENCODERS["ffv1"])
-        else f"Choose --pix-fmt of {', '.join(encoder.formats()[:8])}",
+        f"Choose {', or '.join(remedies) or 'another --codec'}",
     )
 
 
@@ -206,7 +218,11 @@ def _own_options(
 ) -> dict[str, str]:
     options = {}
     if codec == "ffv1":
-        options["slices"] = "4" if info.stored_height * info.stored_width <= SMALL else "16"
+        height, width = info.stored_height, info.stored_width
+        small = "1" if height <= CIF[0] and width <= CIF[1] else "4"
+        options["slices"] = small if height * width <= SMALL else "16"
+    if source is not None and source.fields and codec in WITH_FIELDS:
+        options["flags"] = "+ildct+ilme" + ("+qscale" if codec in QUANTISERS else "")
     if codec in ("vp8", "vp9") and pix_fmt.startswith("yuva"):
         options["auto-alt-ref"] = "0"
     if codec == "prores" and source is not None:

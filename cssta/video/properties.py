@@ -18,6 +18,8 @@ from cssta.video.planes import bit_depth, planar_format
 log = logging.getLogger(__name__)
 
 CHROMATICITY, LUMINANCE = 50_000, 10_000  # units per 1 and per cd/m2 in HDR10's own messages
+TOP, BOTTOM = 2, 3
+FIELDS = {2: TOP, 3: BOTTOM, 4: BOTTOM, 5: TOP}  # by ffmpeg's order of coding and showing
 PER_FRAME_HDR = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
     "DYNAMIC_HDR_VIVID": "HDR Vivid",
@@ -61,7 +63,7 @@ class VideoProperties:
         matrix: display matrix, nine numbers of libavutil's layout; None = as stored.
         mastering, light: HDR10's static description; light is (maximum, average) cd/m2.
         per_frame: names of the kinds of HDR description that come with every frame.
-        interlaced: a frame holds two fields.
+        fields: 0 where frames are whole, else which of two fields is shown first (TOP, BOTTOM).
         tag: the container's four letters for the codec, "" where it has none.
         profile: the encoder's name of the profile.
     """
@@ -77,7 +79,7 @@ class VideoProperties:
     mastering: MasteringDisplay | None
     light: tuple[int, int] | None
     per_frame: tuple[str, ...]
-    interlaced: bool
+    fields: int
     tag: str
     profile: str | None
 
@@ -109,7 +111,7 @@ def look(path: Path) -> tuple[VideoProperties, av.VideoFrame]:
             mastering=MasteringDisplay.parse(mastering) if mastering else None,
             light=struct.unpack_from("=2I", light) if light else None,
             per_frame=tuple(sorted({PER_FRAME_HDR[k] for k in side if k in PER_FRAME_HDR})),
-            interlaced=bool(frame.interlaced_frame),
+            fields=FIELDS.get(context.field_order, TOP if frame.interlaced_frame else 0),
             tag=(context.codec_tag or "").strip("\0 "),
             profile=context.profile,
         )
@@ -148,24 +150,31 @@ def differences(source: VideoProperties, copy: VideoProperties) -> list[str]:
         ("width", "width"),
         ("sar", "sample aspect ratio"),
         ("matrix", "rotation"),
-        ("mastering", "mastering display (HDR10)"),
-        ("light", "light level (HDR10)"),
+        ("mastering", "HDR10 mastering display"),
+        ("light", "HDR10 light level"),
         ("per_frame", "HDR description per frame"),
     ):
         before, after = getattr(source, name), getattr(copy, name)
         if before != after:
-            found.append(f"{words} {_words(before)} became {_words(after)}")
+            found.append(f"the {words} {_words(before)} became {_words(after)}")
+    if source.fields != copy.fields:
+        kinds = {0: "whole frames", TOP: "top field first", BOTTOM: "bottom field first"}
+        found.append(f"{kinds[source.fields]} became {kinds[copy.fields]}")
+    if source.pix_fmt.startswith("gbr") and not copy.pix_fmt.startswith("gbr"):
+        return found  # the user had it converted
     before, after = source.colour, copy.colour
     for name in ("primaries", "transfer", "matrix", "range"):
         old, new = (_colour(c, name, p) for c, p in ((before, source), (after, copy)))
         if old != new:
-            found.append(f"colour {name} {old} became {new}")
+            found.append(f"the colour {name} {old} became {new}")
     return found
 
 
 def _words(value: object) -> str:
     if value is None or value == ():
         return "none"
+    if isinstance(value, MasteringDisplay):
+        return f"with {value.luminance[1] / LUMINANCE:g} cd/m2"
     return (
         ", ".join(value) if isinstance(value, tuple) and isinstance(value[0], str) else str(value)
     )

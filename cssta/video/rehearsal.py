@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import av
 
-from cssta.video.assemble import Timeline, write_packets
+from cssta.video.assemble import MATROSKA, Timeline, write_packets
 from cssta.video.container import open_video
 from cssta.video.errors import VideoError
 from cssta.video.planes import planar_format
@@ -40,6 +41,7 @@ def rehearsed(info: SourceInfo, output: Path, encoding: Encoding, accept_loss: b
 
     With `accept_loss` that is told in the log and noted in the encoding instead.
     """
+    _check_clock(info, output, encoding)
     lost = misfits(info, encoding.container)
     if lost and not accept_loss:
         index, kind, codec = lost[0]
@@ -53,18 +55,34 @@ def rehearsed(info: SourceInfo, output: Path, encoding: Encoding, accept_loss: b
     for index, kind, codec in lost:
         log.warning("%s: stream %d (%s %s) is left out, as accepted", output, index, kind, codec)
     encoding = replace(encoding, dropped=tuple(index for index, _, _ in lost))
-    changed = changes(info, output, encoding)
+    try:
+        changed = changes(info, output, encoding)
+    except VideoError as error:
+        problem = f"{encoding} does not go together ({error.__cause__ or error})"
+        raise VideoError(output, "format", problem, _remedy(info, output, encoding)) from error
     if changed and not accept_loss:
+        problem = f"{encoding.codec} in {encoding.container} does not keep everything: "
         raise VideoError(
-            output,
-            "format",
-            f"{encoding.codec} in {encoding.container} does not keep everything: "
-            + "; ".join(changed),
-            _remedy(info, output, encoding),
+            output, "format", problem + "; ".join(changed), _remedy(info, output, encoding)
         )
     for change in changed:
         log.warning("%s: %s, as accepted", output, change)
     return replace(encoding, changed=changed)
+
+
+def _check_clock(info: SourceInfo, output: Path, encoding: Encoding) -> None:
+    """Matroska counts milliseconds: no two frames may fall into one."""
+    if encoding.container in MATROSKA:
+        ticks = [round(time * info.time_base * 1000) for time in info.pts]
+        for frame, (earlier, later) in enumerate(itertools.pairwise(ticks)):
+            if earlier == later:
+                raise VideoError(
+                    output,
+                    "format",
+                    f"frames {frame} and {frame + 1} are less than a millisecond apart, which "
+                    f"{encoding.container} cannot say",
+                    "End the output's name in .mp4",
+                )
 
 
 def misfits(info: SourceInfo, container: str) -> list[tuple[int, str, str]]:
@@ -87,6 +105,9 @@ def misfits(info: SourceInfo, container: str) -> list[tuple[int, str, str]]:
 
 def _remedy(info: SourceInfo, output: Path, encoding: Encoding) -> str:
     """The ending under which everything fits, where there is one."""
+    odd = info.stored_height % 2 or info.stored_width % 2
+    if odd and "420" in encoding.pix_fmt and encoding.codec in ("h264", "hevc"):
+        return "Its size is odd: choose --codec av1, or --pix-fmt yuv444p"
     for suffix, container in CONTAINERS.items():
         other = replace(encoding, container=container)
         try:
@@ -95,7 +116,7 @@ def _remedy(info: SourceInfo, output: Path, encoding: Encoding) -> str:
             continue
         if fits:
             return f"End the output's name in {suffix}, or {ACCEPT}"
-    return f"Choose another --codec, or {ACCEPT}"
+    return f"Choose another --codec or --pix-fmt, or {ACCEPT}"
 
 
 def changes(info: SourceInfo, output: Path, encoding: Encoding) -> tuple[str, ...]:
@@ -116,20 +137,12 @@ def _one_frame(
         frame = av.VideoFrame(info.stored_width, info.stored_height, name)
     with tempfile.TemporaryDirectory() as folder:
         segment, whole = Path(folder, "segment"), Path(folder, "whole")
-        try:
-            with SegmentWriter(segment, encoding, info) as writer:
-                writer.write(frame)
-            times = Timeline(
-                info.pts[:1],
-                info.time_base,
-                max(1, round(Fraction(1) / (info.fps * info.time_base))),
-            )
-            write_packets(whole, [segment], times, info, encoding, PACKETS)
-        except VideoError as error:
-            raise VideoError(
-                output,
-                "format",
-                f"{encoding} does not go together ({error})",
-                "Choose another ending, --codec or --pix-fmt",
-            ) from error
+        with SegmentWriter(segment, encoding, info) as writer:
+            writer.write(frame)
+        times = Timeline(
+            info.pts[:1],
+            info.time_base,
+            max(1, round(Fraction(1) / (info.fps * info.time_base))),
+        )
+        write_packets(whole, [segment], times, info, encoding, PACKETS)
         return look(whole)[0]

@@ -98,6 +98,7 @@ def _describe(video: av.VideoStream, encoding: Encoding, times: Timeline, info: 
     video.time_base = times.time_base
     tag(context, encoding.colour)
     context.sample_aspect_ratio = encoding.sar
+    context.field_order = encoding.fields
     gaps = {later - earlier for earlier, later in itertools.pairwise(times.shown)}
     steady = max(gaps, default=0) - min(gaps, default=0) <= 1
     context.framerate = info.fps if steady else 0  # a rate would be taken for every frame's

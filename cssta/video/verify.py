@@ -218,7 +218,8 @@ def _check_samples(path: Path, source: VideoSource, masks: MaskSource) -> str:
             frame, mask = pair
             native = planar(as_frame(frame.native))
             hole = rotated(mask, -info.rotation).astype(np.float32)
-            ours, theirs = (_outside(f, hole) for f in (planar(copy), native))
+            apart = 2 if native.interlaced_frame else 1
+            ours, theirs = (_outside(f, hole, apart) for f in (planar(copy), native))
             digest.update(theirs)
             if hashlib.sha256(ours).digest() != hashlib.sha256(theirs).digest():
                 raise _unverified(path, f"frame {number} differs from the source outside its hole")
@@ -227,9 +228,8 @@ def _check_samples(path: Path, source: VideoSource, masks: MaskSource) -> str:
     return digest.hexdigest()
 
 
-def _outside(frame: av.VideoFrame, hole: np.ndarray) -> bytes:
+def _outside(frame: av.VideoFrame, hole: np.ndarray, apart: int) -> bytes:
     """The samples outside the hole, as Composer sees it; alpha is all outside."""
-    apart = 2 if frame.interlaced_frame else 1
     parts = []
     for plane, component in zip(planes(frame), frame.format.components, strict=True):
         if component.is_alpha:

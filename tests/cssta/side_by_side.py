@@ -1,12 +1,25 @@
-"""What a media file holds, read with PyAV alone, so that an input and its copy can be compared."""
+"""Copies of videos and what they hold: facts read with PyAV alone, to be compared."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
+
+from cssta.video import (
+    Composer,
+    SegmentWriter,
+    SourceInfo,
+    assemble,
+    choose_encoding,
+    open_source,
+    verify,
+)
 
 SIDE_DATA = {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DISPLAYMATRIX"}
 TAGS = {"language", "title"}
@@ -79,3 +92,40 @@ def container_facts(path: Path) -> dict:
             for c in container.chapters()
         ]
         return {"chapters": chapters, "title": container.metadata.get("title")}
+
+
+def rewritten(source: Path, output: Path, cuts=(5, 6), checked: bool = True, **choices) -> Path:
+    """`source` written to `output` in segments, with every frame's hole made negative."""
+    video = open_source(source)
+    info = video.info
+    encoding = choose_encoding(info, output, **choices)
+    composer, segments = Composer(info), []
+    edges = [0, *(cut for cut in cuts if cut < info.frames), info.frames]
+    for number, (start, stop) in enumerate(itertools.pairwise(edges)):
+        segments.append(output.with_name(f"{output.stem}-{number}.segment"))
+        with SegmentWriter(segments[-1], encoding, info) as writer:
+            for frame in video.frames(start, stop):
+                negative = np.iinfo(frame.rgb().dtype).max - frame.rgb()
+                writer.write(composer.merge(frame, negative, hole(info)))
+    assemble(output, segments, info, encoding)
+    if checked:
+        verify(output, video, encoding, Holes(info) if choices.get("lossless") else None)
+    return output
+
+
+def hole(info: SourceInfo) -> np.ndarray:
+    """A box off the middle, its edges at odd pixels."""
+    mask = np.zeros((info.height, info.width), bool)
+    mask[info.height // 4 + 1 : info.height // 2, info.width // 4 + 1 : info.width // 2 + 4] = True
+    return mask
+
+
+class Holes:
+    """A mask source of the same hole in all frames."""
+
+    def __init__(self, info: SourceInfo) -> None:
+        self.info = info
+
+    def masks(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        for _ in range(start, self.info.frames if stop is None else stop):
+            yield hole(self.info)

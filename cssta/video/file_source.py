@@ -5,12 +5,14 @@ from __future__ import annotations
 import bisect
 import itertools
 import logging
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.sidedata.sidedata import Type
 
 from cssta.video.colour import Colour
 from cssta.video.container import decode_frames, open_video, scan
@@ -40,7 +42,7 @@ class FileSource(VideoSource):
                 for s in container.streams
                 if s.index != stream.index
             )
-            native = planar(first)
+            native = _native(path, first)
             rotation = _rotation(path, first)
             height, width = first.height, first.width
             upright = (width, height) if rotation % 180 else (height, width)
@@ -212,14 +214,35 @@ def _time(frame: av.VideoFrame) -> int | None:
     return frame.dts if frame.pts is None else frame.pts
 
 
-def _rotation(path: Path, frame: av.VideoFrame) -> int:
-    turned = round(frame.rotation / 90) * 90
-    if abs(frame.rotation - turned) > 1:
+def _native(path: Path, frame: av.VideoFrame) -> av.VideoFrame:
+    """The frame in planes. Raises VideoError for samples that are no whole numbers of 8 to 16."""
+    if bit_depth(frame.format) > 16 or "f16" in frame.format.name:
         raise VideoError(
             path,
             "format",
-            f"it is to be shown turned by {frame.rotation} degrees",
-            "Turn it by a multiple of 90 degrees",
+            f"its samples are floating-point numbers ({frame.format.name})",
+            "Convert it to 16 bits with: ffmpeg -i INPUT -c:v ffv1 -pix_fmt gbrp16 OUTPUT.mkv",
+        )
+    return planar(frame)
+
+
+def _rotation(path: Path, frame: av.VideoFrame) -> int:
+    """Degrees counter-clockwise, 0 to 270. Raises VideoError if it is not only turned by 90s."""
+    turned = round(frame.rotation / 90) * 90
+    matrix = next(
+        (bytes(data) for data in frame.side_data if data.type == Type.DISPLAYMATRIX), None
+    )
+    mirrored = False
+    if matrix is not None:
+        a, b, _, c, d = struct.unpack("=5i", matrix[:20])
+        mirrored = a * d - b * c < 0
+    if mirrored or abs(frame.rotation - turned) > 1:
+        how = "mirrored" if mirrored else f"turned by {frame.rotation} degrees"
+        raise VideoError(
+            path,
+            "format",
+            f"its container has it shown {how}",
+            "Turn the picture itself with: ffmpeg -i INPUT -c:v libx264 -crf 12 OUTPUT.mp4",
         )
     return turned % 360
 

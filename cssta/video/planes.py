@@ -27,8 +27,8 @@ def planar(frame: VideoFrame) -> VideoFrame:
     name = planar_format(frame.format)
     if name == frame.format.name:
         return frame
-    # The matrix plays no part between formats of one family, but swscale insists on a known one.
-    return frame.reformat(format=name, interpolation=UNSCALED)
+    # With several threads, swscale now and then leaves out lines of chroma (seen with p010).
+    return frame.reformat(format=name, interpolation=UNSCALED, threads=1)
 
 
 def planar_format(format: VideoFormat) -> str:

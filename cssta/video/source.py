@@ -109,7 +109,7 @@ class SourceFrame:
             pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
             return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
         height, width = _within(side, self.native.height, self.native.width)
-        frame = self.native.reformat(width, height, "rgb24", interpolation=AREA)
+        frame = self.native.reformat(width, height, "rgb24", interpolation=AREA, threads=1)
         return rotated(frame.to_ndarray(), self.rotation)
 
     def alpha(self) -> np.ndarray | None:

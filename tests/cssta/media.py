@@ -240,7 +240,7 @@ def native_frames(
             planes(like)[-1][:] = np.rint(pixels[..., 3] * (top / np.iinfo(pixels.dtype).max))
         frame = from_rgb(pixels[..., :3], like)
         if frame.format.name != pix_fmt:
-            frame = frame.reformat(format=pix_fmt)
+            frame = frame.reformat(format=pix_fmt, interpolation=0x10, threads=1)
         yield frame
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import struct
 from fractions import Fraction
 
 import av
@@ -292,6 +293,21 @@ def test_a_size_that_changes_is_refused(tmp_path):
     with pytest.raises(VideoError, match="from 96x64 to 192x128") as caught:
         list(source.frames())
     assert caught.value.reason == "frame-size"
+
+
+@pytest.mark.parametrize(
+    ("matrix", "what"), [((-1, 0, 0, 1), "mirrored"), ((0.7, 0.7, -0.7, 0.7), "45 degrees")]
+)
+def test_a_mirrored_or_slanted_picture_is_refused(tmp_path, matrix, what):
+    path = make_video(tmp_path / "a.mp4", SHOT)
+    data = bytearray(path.read_bytes())
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    start = data.find(b"tkhd") + 44
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match=what) as caught:
+        open_source(path)
+    assert caught.value.reason == "format"
 
 
 def test_frames_that_the_container_does_not_list_are_an_error(tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ def uses(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return free
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_no_sample_that_a_visible_pixel_uses_changes_and_the_others_do(case):
     frame, mask, feather = case

@@ -53,23 +53,27 @@ def survey(
     masks: MaskSource,
     *,
     cuts: bool = True,
+    span: tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Survey:
     """Go through a video and its masks.
 
     Args:
         cuts: look for scene cuts; else the whole video is one scene.
+        span: only frames span[0] to span[1] - 1; frames outside count as without a hole, and the
+            scenes are those within.
         progress: called as progress(frames done, frames in all).
 
     Raises VideoError where either cannot be read to the end.
     """
     total = source.info.frames
+    start, stop = span or (0, total)
     holes = np.zeros(total, np.int64)
     boxes = np.zeros((total, 4), np.int32)
     detector = CutDetector()
     last, small = None, None
-    with closing(source.frames()) as frames:
-        for frame, mask in zip(frames, masks.masks(), strict=True):
+    with closing(source.frames(start, stop)) as frames:
+        for frame, mask in zip(frames, masks.masks(start, stop), strict=True):
             # One array serves many frames where the mask stands still.
             if mask is not last:
                 last, small = mask, None
@@ -80,8 +84,9 @@ def survey(
                 small = _shrunk(mask, *pixels.shape[:2]) if small is None else small
                 detector.add(pixels, small)
             if progress is not None:
-                progress(frame.index + 1, total)
-    edges = [0, *(detector.cuts() if cuts else ()), total]
+                progress(frame.index + 1 - start, stop - start)
+    found = [start + number for number in detector.cuts()] if cuts else []
+    edges = [start, *found, stop]
     scenes = tuple(
         Scene(start, stop, _union(boxes[start:stop], holes[start:stop]))
         for start, stop in itertools.pairwise(edges)

@@ -1,0 +1,200 @@
+"""Completing one video file or frame folder: survey, segments, assembly, verification, name.
+
+Nothing stands under the output's name until everything about it has been verified. What is finished
+waits in a work folder beside it (see `cssta.work_folder`), so that a stopped job can go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cssta import __version__
+from cssta.checkpoint import DEFAULT_MODEL
+from cssta.complete_segment import CompletedFrame, complete_segment
+from cssta.engine import Inpainter
+from cssta.output import FileOutput, FolderOutput, Output, check_output
+from cssta.segments import LONGEST, plan_segments
+from cssta.survey import Survey, survey
+from cssta.video import MaskSpec, VideoSource, choose_encoding, open_masks, open_source
+from cssta.work_folder import WorkFolder, describe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """What is to be done to one video.
+
+    Attributes:
+        video: file, frame folder, or pattern of a picture sequence.
+        output: file by whose ending the container is chosen, or a folder for PNG frames.
+        mask: where the holes are.
+        model: model folder; None: the default weights. `device`: None: the first GPU, or the CPU.
+        feather: pixels over which the result fades in, from the hole's edge inwards.
+        lossless: FFV1 in .mkv, every sample outside the hole as in the source.
+        codec, crf, pix_fmt: instead of what matches the source.
+        accept_loss: warn of what cannot be kept of the source, instead of refusing.
+        fps: rate of pictures; files have their own.
+        scene_cuts: look for cuts; no frame then borrows from another scene.
+        temporal: run the temporal network; None: as the model recommends.
+    """
+
+    video: Path
+    output: Path
+    mask: MaskSpec
+    model: Path | None = None
+    device: str | None = None
+    feather: int = 0
+    lossless: bool = False
+    codec: str | None = None
+    crf: float | None = None
+    pix_fmt: str | None = None
+    accept_loss: bool = False
+    fps: float | None = None
+    scene_cuts: bool = True
+    temporal: bool | None = None
+    overwrite: bool = False
+    resume: bool = False
+
+
+@dataclass
+class Outcome:
+    """What became of a job: figures for people and scripts."""
+
+    output: str
+    frames: int
+    completed: int  # frames that had a hole
+    width: int
+    height: int
+    scenes: int
+    segments: int
+    resumed: int  # of these, found finished
+    encoding: str
+    device: str
+    seconds: float
+
+
+class Progress:
+    """What a job tells while it runs; this one keeps silent."""
+
+    def phase(self, name: str, frames: int, done: int = 0) -> None:
+        """A pass ("survey", "complete") over so many frames begins, `done` of which are done."""
+
+    def advance(self, frames: int = 1) -> None:
+        """So many more frames are done."""
+
+
+def complete_file(
+    job: FileJob,
+    progress: Progress | None = None,
+    *,
+    load: Callable[..., Inpainter] = Inpainter.load,
+    segment_frames: int = LONGEST,
+) -> Outcome:
+    """Do the job.
+
+    Args:
+        load: makes the inpainter of (model, device, temporal); only called where there is a hole.
+        segment_frames: frames after which, at most, work is safe from being stopped.
+
+    Raises:
+        VideoError: an input cannot be used, the output cannot be kept as the source is, exists
+            already, cannot be written or does not pass verification.
+        CheckpointError: the model cannot be used.
+    """
+    progress, started = progress or Progress(), time.monotonic()
+    check_output(job.output, [job.video, job.mask.path], job.overwrite)
+    source = open_source(job.video, job.fps)
+    masks = open_masks(job.mask, source)
+    output = open_output(job, source)
+    work = WorkFolder(job.output)
+    work.open(_fingerprint(job, source, segment_frames), resume=job.resume)
+    try:
+        progress.phase("survey", source.info.frames)
+        found = survey(
+            source, masks, cuts=job.scene_cuts, progress=lambda done, total: progress.advance()
+        )
+        note_holes(source, found)
+        holes = found.holes.any()
+        inpainter = load(job.model, job.device, temporal=job.temporal) if holes else None
+        segments = plan_segments(found, segment_frames)
+        resumed = {number for number in range(len(segments)) if work.is_done(number)}
+        done = sum(segments[number].stop - segments[number].start for number in resumed)
+        progress.phase("complete", source.info.frames, done)
+        for number, segment in enumerate(segments):
+            if number not in resumed:
+                frames = complete_segment(inpainter, source, masks, segment)
+                with closing(_counted(frames, progress)) as counted:
+                    output.write(work, number, counted)
+                work.mark_done(number)
+        output.publish(work, masks, len(segments))
+    except BaseException:
+        work.keep_if_useful()
+        raise
+    work.remove()
+    return Outcome(
+        output=str(job.output),
+        frames=source.info.frames,
+        completed=int((found.holes > 0).sum()),
+        width=source.info.width,
+        height=source.info.height,
+        scenes=len(found.scenes),
+        segments=len(segments),
+        resumed=len(resumed),
+        encoding=output.description,
+        device=str(inpainter.device) if inpainter else "none",
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def open_output(job: FileJob, source: VideoSource) -> Output:
+    """The output that the job's name asks for. Raises VideoError where it cannot be faithful."""
+    if not job.output.suffix:
+        return FolderOutput(job.output, source, job.feather, job.overwrite)
+    encoding = choose_encoding(
+        source.info,
+        job.output,
+        lossless=job.lossless,
+        codec=job.codec,
+        crf=job.crf,
+        pix_fmt=job.pix_fmt,
+        accept_loss=job.accept_loss,
+    )
+    return FileOutput(job.output, source, encoding, job.feather)
+
+
+def note_holes(source: VideoSource, found: Survey) -> None:
+    """Warn of masks that are probably a mistake."""
+    info = source.info
+    if not found.holes.any():
+        log.warning("%s: the mask has no hole, so the video stays as it is", info.path)
+    elif found.holes.min() == info.height * info.width:
+        log.warning("%s: all of it is hole: there is nothing to complete it from", info.path)
+
+
+def _counted(frames: Iterator[CompletedFrame], progress: Progress) -> Iterator[CompletedFrame]:
+    with closing(frames):
+        for frame in frames:
+            yield frame
+            progress.advance()
+
+
+def _fingerprint(job: FileJob, source: VideoSource, segment_frames: int) -> dict[str, object]:
+    """What must be the same for finished segments to be of use."""
+    options = asdict(job)
+    for key in ("video", "output", "mask", "model", "overwrite", "resume"):
+        del options[key]
+    mask = asdict(job.mask)
+    path = mask.pop("path")
+    return {
+        "video": describe(job.video),
+        "mask": {**mask, "path": path and describe(Path(path))},
+        "model": describe(Path(job.model or DEFAULT_MODEL)),
+        "options": {**options, "segment_frames": segment_frames},
+        "version": __version__,
+    }

@@ -1,0 +1,96 @@
+"""The folder beside an output in which its finished segments wait, so that work can go on later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from cssta.video import VideoError
+from cssta.video.folder_source import sequence_files
+
+HEAD = 2**20  # bytes at either end of a file that tell it from another of the same size
+
+
+class WorkFolder:
+    """`.<name>.cssta/` beside the output; removed once the output has its name.
+
+    A segment counts as finished when its mark is there, which is written after its data.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.path = output.with_name(f".{output.name}.cssta")
+
+    def open(self, fingerprint: dict, *, resume: bool) -> None:
+        """Start anew, or with `resume` go on with what is there if it is the same work.
+
+        Raises VideoError ("resume") where an input or an option has changed since.
+        """
+        if resume and self._job.exists():
+            earlier = json.loads(self._job.read_text())
+            changed = [key for key in fingerprint if earlier.get(key) != fingerprint[key]]
+            if changed:
+                raise VideoError(
+                    self.output,
+                    "resume",
+                    f"it was begun with another {' and '.join(changed)}",
+                    "Give the same again, or leave out --resume to start over",
+                )
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        try:
+            self.path.mkdir(parents=True)
+            self._job.write_text(json.dumps(fingerprint, indent=1))
+        except OSError as error:
+            raise VideoError(
+                self.output, "unwritable", f"cannot be written ({error})", "Check folder and rights"
+            ) from error
+
+    @property
+    def _job(self) -> Path:
+        return self.path / "job.json"
+
+    def segment(self, number: int) -> Path:
+        """Where the data of a segment of a video belongs."""
+        return self.path / f"segment-{number:05d}.mkv"
+
+    @property
+    def frames(self) -> Path:
+        """Where the pictures of a frame folder belong."""
+        return self.path / "frames"
+
+    def is_done(self, number: int) -> bool:
+        return self._mark(number).exists()
+
+    def mark_done(self, number: int) -> None:
+        self._mark(number).touch()
+
+    def _mark(self, number: int) -> Path:
+        return self.path / f"segment-{number:05d}.done"
+
+    def keep_if_useful(self) -> bool:
+        """Remove the folder unless it holds a finished segment; whether it stays."""
+        if any(self.path.glob("*.done")):
+            return True
+        self.remove()
+        return False
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def describe(path: Path) -> str:
+    """A digest that changes when a file, or the pictures of a folder, change."""
+    digest = hashlib.sha256()
+    files = sorted(path.iterdir()) if path.is_dir() else sequence_files(path) or [path]
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as data:
+            digest.update(data.read(HEAD))
+            if size > HEAD:
+                data.seek(max(HEAD, size - HEAD))
+                digest.update(data.read())
+    return digest.hexdigest()[:16]

@@ -35,7 +35,9 @@ class Scan:
         pts: presentation time of every frame in order, in the stream's time base; only if `sound`.
         times: the same for any file, strictly increasing: missing and repeated ones are replaced
             (see `_increasing`).
-        repaired: how many times were replaced so; where there are any, seeking finds no frame.
+        repaired: how many times were replaced so.
+        seekable: every packet and frame has a time of its own, which tells it after a seek;
+            never so in MPEG program streams, where frames get others' times then.
         keys: numbers of the frames from which decoding can start, in order.
         size: bytes of all the packets.
         height, width: pixels, after the rotation that the container asks for.
@@ -47,6 +49,7 @@ class Scan:
     pts: tuple[int, ...]
     times: tuple[int, ...]
     repaired: int
+    seekable: bool
     keys: tuple[int, ...]
     size: int
     height: int
@@ -182,6 +185,7 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
         transport = "mpegts" in container.format.name
         # AVI has no presentation times: those given for reordered frames are made up.
         invented = container.format.name == "avi" and stream.codec_context.has_b_frames
+        program = container.format.name == "mpeg"
         packets, size = [], 0
         try:
             for packet in container.demux(stream):
@@ -192,8 +196,9 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
         except av.FFmpegError:
             packets.append((None, False, True))
     times = [pts for pts, _, _ in packets]
+    timed = None not in times
     whole = bool(packets) and packets[0][1] and not any(damaged for _, _, damaged in packets)
-    whole = whole and None not in times and len(set(times)) == len(times)
+    whole = whole and timed and len(set(times)) == len(times)
     # What is shown before the first key frame refers to frames cut off, and may not decode.
     whole = whole and min(times) == times[0] and not (invented and times == sorted(times))
     counted = declared == len(packets) or (
@@ -224,6 +229,7 @@ def _scan(path: Path, _modified: int, _size: int) -> Scan:
         pts=times if sound else (),
         times=times,
         repaired=repaired,
+        seekable=timed and not repaired and not program,
         keys=keys,
         size=size,
         height=first[0],

@@ -22,6 +22,8 @@ from cssta.video.source import SourceFrame, SourceInfo, VideoSource
 
 log = logging.getLogger(__name__)
 
+KEYS_TRIED = 3  # key frames to seek to before giving up on seeking
+
 
 class FileSource(VideoSource):
     """A video file. Raises VideoError where it cannot be read or displayed as it is stored."""
@@ -29,7 +31,7 @@ class FileSource(VideoSource):
     def __init__(self, path: Path) -> None:
         self._scan = scan(path)
         self.info = self._describe(path)
-        self._seekable = not self._scan.repaired
+        self._seekable = self._scan.seekable
         self._report()
 
     def _describe(self, path: Path) -> SourceInfo:
@@ -101,7 +103,7 @@ class FileSource(VideoSource):
         if start == stop:
             return
         expected = start
-        with closing(self._from_key(start)) as decoded:
+        with closing(self._decoded_from(start)) as decoded:
             for index, frame in decoded:
                 if index < start:
                     continue
@@ -113,10 +115,11 @@ class FileSource(VideoSource):
                 if expected == stop:
                     self._check_end(stop, decoded)
                     return
-        if expected == start and self._seek_target(start) is not None:
-            log.info("%s: seeking misses frame %d; decoded from the start", self.info.path, start)
+        if self._seekable and self._keys_up_to(start)[-1] > 0:
+            # After a seek, the times of frames are not what they were.
+            log.info("%s: read without seeking from now on", self.info.path)
             self._seekable = False
-            yield from self.frames(start, stop)
+            yield from self.frames(expected, stop)
             return
         raise VideoError(
             self.info.path,
@@ -139,31 +142,45 @@ class FileSource(VideoSource):
     def _run(self, wanted: list[int]) -> list[int]:
         """The first of the wanted frames, as many as are best decoded in one go."""
         for count, (earlier, later) in enumerate(itertools.pairwise(wanted), start=1):
-            key = self._key(later)
+            key = self._keys_up_to(later)[-1]
             if self._seekable and key > earlier:
                 return wanted[:count]
         return wanted
 
-    def _key(self, index: int) -> int:
-        """The last frame up to `index` from which decoding can start."""
+    def _keys_up_to(self, index: int) -> list[int]:
+        """The nearest frames up to `index` from which decoding can start, in order."""
         place = bisect.bisect_right(self._scan.keys, index)
-        return self._scan.keys[place - 1] if place else 0
+        return list(self._scan.keys[max(0, place - KEYS_TRIED) : place]) or [0]
 
-    def _seek_target(self, index: int) -> int | None:
-        """Time to seek to for frame `index`; None to decode from the start."""
-        key = self._key(index)
-        return self.info.pts[key] if self._seekable and key else None
+    def _decoded_from(self, index: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Numbered frames from the last key frame up to `index` on, or from the start.
 
-    def _from_key(self, index: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Numbered frames from the last key frame on, or from the start."""
-        target = self._seek_target(index)
-        if target is None:
-            yield from enumerate(decode_frames(self.info.path))
-            return
-        for frame in decode_frames(self.info.path, target):
-            time = _time(frame)
-            place = -1 if time is None else bisect.bisect_left(self.info.pts, time)
-            if place < 0 or place == self.info.frames or self.info.pts[place] != time:
+        A container without an index may seek too far: then an earlier key frame is asked for. What
+        decodes after a seek counts only if it begins at the key frame: before the next one there
+        may be frames that refer to what was passed over.
+        """
+        keys = self._keys_up_to(index)
+        for key in reversed(keys if self._seekable else []):
+            if key == 0:
+                break
+            decoded = self._sought(self.info.pts[key])
+            first = next(decoded, None)
+            if first is not None and first[0] <= keys[-1]:
+                with closing(decoded):
+                    yield first
+                    yield from decoded
+                return
+            decoded.close()
+        if self._seekable and keys[-1] > 0:
+            log.info("%s: frame %d is decoded to from the start", self.info.path, index)
+        yield from enumerate(decode_frames(self.info.path))
+
+    def _sought(self, time: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames after a seek, numbered by their times, as long as those are known ones."""
+        for frame in decode_frames(self.info.path, time):
+            shown = _time(frame)
+            place = -1 if shown is None else bisect.bisect_left(self.info.pts, shown)
+            if place < 0 or place == self.info.frames or self.info.pts[place] != shown:
                 return
             yield place, frame
 

@@ -98,6 +98,11 @@ KINDS = {
         {"pts": UNEVEN, "time_base": Fraction(1, 60), "options": SHORT_GOP},
         ("h264", "yuv420p"),
     ),
+    "open.ts": (
+        SHOT,
+        {"options": {"g": "5", "x264-params": "open-gop=1:bframes=2:scenecut=0"}},
+        ("h264", "yuv420p"),
+    ),
     "odd.mp4": (SHOT[:, :63, :95], {"pix_fmt": "yuv444p"}, ("h264", "yuv444p")),
 }
 
@@ -224,6 +229,9 @@ def test_seeking_that_goes_wrong_is_given_up(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(file_source, "decode_frames", misses)
     assert [frame_number(f.rgb()) for f in source.frames(6, 9)] == [6, 7, 8]
     assert "from the start" in caplog.text
+    caplog.clear()
+    assert [frame_number(f.rgb()) for f in source.frames(16, 19)] == [16, 17, 18]
+    assert "from the start" not in caplog.text  # an earlier key frame served
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])

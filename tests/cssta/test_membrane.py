@@ -75,3 +75,15 @@ def test_where_everything_is_visible_or_nothing_is_there_is_nothing_to_match():
     nothing, everything = torch.zeros(2, 1, 12, 9), torch.ones(2, 1, 12, 9)
     torch.testing.assert_close(match_surroundings(output, frames, nothing), frames)
     torch.testing.assert_close(match_surroundings(output, frames, everything), output)
+
+
+def test_no_step_shows_where_the_hole_begins():
+    ramp = torch.linspace(-1, 1, 64).view(1, 1, 64, 1).expand(1, 1, 64, 64)
+    masks = torch.zeros(1, 1, 64, 64)
+    masks[..., 13:45, 9:50] = 1
+    filled = fill_smoothly(ramp, masks)
+    slope = 2 / 63
+    steps = torch.cat([filled[0, 0, 12:14].diff(dim=0), filled[0, 0, 44:46].diff(dim=0)])
+    assert (steps[:, 9:50] - slope).abs().max() < 0.4 * slope
+    sideways = filled[0, 0, 13:45].diff(dim=1)[:, [8, 49]]
+    assert sideways.abs().max() < 0.2 * slope

@@ -7,9 +7,9 @@ untouched.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MOV = ("mp4", "mov")
 MATROSKA = ("matroska", "webm")
+LATE = 16  # units; a late start needs more than there are frames that wait
 LARGEST_SCALE = 2**31 - 1
 CLOCKS = ("mpegts", "mpeg")  # their times are of a running clock: only differences mean anything
 
@@ -50,9 +51,19 @@ class Timeline:
         """Time to decode packet number `place`, where up to `delay` frames wait to be shown."""
         if place >= delay:
             return self.shown[place - delay]
-        span = self.shown[-1] - self.shown[0]
-        step = max(1, span // max(1, len(self.shown) - 1))
-        return self.shown[0] - (delay - place) * step
+        first = self.shown[0]
+        step = max(1, (self.shown[-1] - first) // max(1, len(self.shown) - 1))
+        if 0 < first < delay * step:
+            # Below 0, mp4 would put the late start where ffmpeg's reader does not see it.
+            step = max(1, first // delay)
+        return first - (delay - place) * step
+
+    def finer(self, factor: int) -> Timeline:
+        """The same in a `factor` times smaller unit."""
+        shown = tuple(time * factor for time in self.shown)
+        return replace(
+            self, shown=shown, time_base=self.time_base / factor, last=self.last * factor
+        )
 
     def duration(self, frame: int) -> int:
         if frame + 1 == len(self.shown):
@@ -113,6 +124,8 @@ def write_packets(
             "Start over without --resume",
         )
     delay = max(place - frame for place, frame in enumerate(order))
+    if 0 < times.shown[0] < LATE:
+        times = times.finer(LATE)
     try:
         with ExitStack() as stack:
             source = None
@@ -129,7 +142,8 @@ def write_packets(
             )
             video, copies = add_streams(output, source, template, info, encoding, times)
             ours = _video_packets(segments, times, delay, video, encoding.container)
-            for packet in _interleaved(ours, source, copies, times, most):
+            copied = _copied(source, copies, times, encoding.container, most) if copies else ()
+            for packet in _interleaved(ours, copied):
                 output.mux(packet)
             place = track_number(output, video)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -193,12 +207,10 @@ def _video_packets(
         yield packet
 
 
-def _interleaved(
-    video: Iterator[av.Packet], source, copies: dict, times: Timeline, most: int | None
-) -> Iterator[av.Packet]:
+def _interleaved(video: Iterator[av.Packet], others: Iterable[av.Packet]) -> Iterator[av.Packet]:
     """All packets, roughly by time, so that little waits in memory."""
     pending = next(video)
-    for packet in _copied(source, copies, times, most) if copies else ():
+    for packet in others:
         moment = packet.dts * packet.time_base
         while pending is not None and pending.dts * pending.time_base <= moment:
             yield pending
@@ -209,7 +221,14 @@ def _interleaved(
     yield from video
 
 
-def _copied(source, copies: dict, times: Timeline, most: int | None) -> Iterator[av.Packet]:
+def _copied(
+    source: av.container.InputContainer,
+    copies: dict[int, av.stream.Stream],
+    times: Timeline,
+    container: str,
+    most: int | None,
+) -> Iterator[av.Packet]:
+    """Packets of the source's other streams, now of their copies; at most so many of each."""
     streams = [source.streams[index] for index in copies]
     taken = dict.fromkeys(copies, 0)
     for packet in source.demux(streams):
@@ -219,7 +238,9 @@ def _copied(source, copies: dict, times: Timeline, most: int | None) -> Iterator
         taken[index] += 1
         shift = round(times.origin / packet.time_base)
         if packet.pts is None and packet.dts is None:
-            continue
+            packet.pts = shift  # a cover picture, which is at no time
+        if container in MOV:  # whose reader takes a last packet of no length to be cut off
+            packet.duration = packet.duration or 1
         packet.dts = (packet.pts if packet.dts is None else packet.dts) - shift
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.stream = copies[index]

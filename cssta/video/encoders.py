@@ -75,7 +75,7 @@ ENCODERS = {
     "ffv1": Encoder("ffv1", None, {"level": "3", "g": "1", "slicecrc": "1", "context": "1"}),
     "mpeg4": Encoder("mpeg4", (2, 1, 31), {"bf": "2"}, 1),
     "mpeg2video": Encoder("mpeg2video", (2, 1, 31), {"bf": "2"}, 1),
-    "mjpeg": Encoder("mjpeg", (2, 1, 31), {}, 1),
+    "mjpeg": Encoder("mjpeg", (2, 1, 31), {"strict": "unofficial"}, 1),  # for limited range
     # Kinds without any loss.
     "png": Encoder("png"),
     "qtrle": Encoder("qtrle"),
@@ -93,6 +93,14 @@ PRORES_PROFILES = {
     "HQ": "hq",
     "4444": "4444",
     "XQ": "4444xq",
+}
+PRORES_TAGS = {
+    "proxy": "apco",
+    "lt": "apcs",
+    "standard": "apcn",
+    "hq": "apch",
+    "4444": "ap4h",
+    "4444xq": "ap4x",
 }
 
 

@@ -1,4 +1,4 @@
-"""How close a completed clip is to the true one: PSNR, SSIM and hole-only PSNR.
+"""How close a completed clip is to the true one: PSNR, SSIM, hole-only PSNR; how steady it is.
 
 T, H, W: frames, height, width. Clips are uint8 (T, H, W, 3) RGB, masks bool (T, H, W), True = hole.
 Every function scores frame by frame; `score_clip` averages, and says over how many frames.
@@ -14,6 +14,8 @@ from typing import TypedDict
 
 import cv2
 import numpy as np
+
+from cssta.flow import backward_flow
 
 PSNR_CAP = 100.0  # dB: what a frame as good as exact counts for in a mean
 PEAK = 255.0
@@ -114,6 +116,57 @@ def frame_ssim(result: np.ndarray, truth: np.ndarray, window: int) -> float:
     similarity = (2 * mean_x * mean_y + c1) * (2 * product + c2)
     similarity /= (mean_x**2 + mean_y**2 + c1) * (squares + c2)
     return float(similarity.mean())
+
+
+def warping_error(
+    result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """How much of every frame flickers against the one before (Lai et al. 2018): float64 (T - 1,).
+
+    The frame before is warped by the true clip's optical flow; the error is the mean square of
+    what differs, values taken to [0, 1], over the pixels that both frames show (the flow there and
+    the flow back agree: Ruder et al. 2016). Often quoted times 1000. With `mask`, over the hole's
+    pixels only; nan where none is left. Zero for whatever stands still or moves with the truth.
+    Raises ValueError if shapes or types disagree.
+    """
+    check_clips(result, truth)
+    if mask is not None:
+        mask = check_masks(mask, truth)
+    errors = np.empty(max(0, len(truth) - 1))
+    for index in range(1, len(truth)):
+        flow, seen = _flow_and_seen(truth[index], truth[index - 1])
+        if mask is not None:
+            seen = seen & mask[index]
+        warped = _warp(result[index - 1].astype(np.float32), flow)
+        squares = np.square((result[index] - warped) / PEAK)[seen]
+        errors[index - 1] = squares.mean(dtype=np.float64) if squares.size else math.nan
+    return errors
+
+
+def _flow_and_seen(current: np.ndarray, previous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flow (H, W, 2) from `current` to `previous`, and bool (H, W) where both show the same."""
+    flow = backward_flow(current, previous)
+    back = _warp(backward_flow(previous, current), flow)
+    apart = np.square(flow + back).sum(axis=2)
+    lengths = np.square(flow).sum(axis=2) + np.square(back).sum(axis=2)
+    height, width = apart.shape
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    x, y = x + flow[..., 0], y + flow[..., 1]
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return flow, inside & (apart <= 0.01 * lengths + 0.5)
+
+
+def _warp(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Sample (H, W, C) at each pixel plus `flow`."""
+    height, width = flow.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return cv2.remap(
+        picture,
+        x + flow[..., 0],
+        y + flow[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
 
 
 def check_clips(result: np.ndarray, truth: np.ndarray) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from cssta.metrics import PSNR_CAP, psnr, score_clip, ssim
+from cssta.metrics import PSNR_CAP, psnr, score_clip, ssim, warping_error
+from tests.cssta.media import picture
 
 
 def clip_pair(
@@ -185,3 +186,50 @@ def test_clips_and_masks_that_disagree_are_refused():
         psnr(result, truth, masks[:1])
     with pytest.raises(ValueError, match="masks must be bool"):
         score_clip(result, truth, masks.astype(np.uint8))
+
+
+def camera_pan(frames: int = 4, height: int = 64, width: int = 80) -> np.ndarray:
+    """A textured picture that moves 2 pixels to the left and 1 up per frame."""
+    rng = np.random.default_rng(0)
+    scene = picture(120, 140) + rng.normal(0, 12, (120, 140, 1)).cumsum(0).cumsum(1) % 40
+    scene = np.clip(scene, 0, 255).astype(np.uint8)
+    return np.stack([scene[t : t + height, 2 * t : 2 * t + width] for t in range(frames)])
+
+
+def test_what_stands_still_does_not_flicker():
+    still = camera_pan(1).repeat(4, axis=0)
+    assert warping_error(still, still).tolist() == [0, 0, 0]
+    assert warping_error(still // 3, still).tolist() == [0, 0, 0]
+    assert warping_error(still[:1], still[:1]).shape == (0,)
+
+
+def test_what_moves_with_the_truth_hardly_flickers():
+    truth = camera_pan()
+    steady = warping_error(truth, truth)
+    assert steady.shape == (3,) and steady.max() < 1e-3
+    # The same seen as standing still is far worse: the flow is used.
+    assert warping_error(truth, truth[:1].repeat(4, axis=0)).min() > 10 * steady.max()
+
+
+def test_flicker_is_measured_as_its_mean_square():
+    truth = camera_pan(1).repeat(3, axis=0)
+    result = np.full_like(truth, 100)
+    result[1] += 51
+    assert warping_error(result, truth) == pytest.approx([0.04, 0.04])
+    masks = np.zeros(truth.shape[:3], bool)
+    masks[1, :9], masks[2, 5, 5] = True, True
+    result[2] = result[1]
+    assert warping_error(result, truth, masks) == pytest.approx([0.04, 0])
+    result[1, :9] -= 51
+    assert warping_error(result, truth, masks) == pytest.approx([0, 0.04])
+    assert np.isnan(warping_error(result, truth, masks & False)).all()
+
+
+def test_what_the_frame_before_does_not_show_is_left_out():
+    truth = camera_pan(2)
+    result = truth.copy()
+    result[1, :, -2:] = 255 - result[1, :, -2:]  # came in from outside the frame
+    masks = np.zeros(truth.shape[:3], bool)
+    masks[:, :, -1:] = True
+    assert np.isnan(warping_error(result, truth, masks)).all()
+    assert warping_error(result, truth)[0] < 5e-3

@@ -76,13 +76,12 @@ ENCODERS = {
     "mpeg4": Encoder("mpeg4", (2, 1, 31), {"bf": "2"}, 1),
     "mpeg2video": Encoder("mpeg2video", (2, 1, 31), {"bf": "2"}, 1),
     "mjpeg": Encoder("mjpeg", (2, 1, 31), {"strict": "unofficial"}, 1),  # for limited range
-    # Kinds without any loss.
     "png": Encoder("png"),
     "qtrle": Encoder("qtrle"),
-    "utvideo": Encoder("utvideo"),
-    "huffyuv": Encoder("huffyuv"),
-    "ffvhuff": Encoder("ffvhuff"),
 }
+
+# Lossless codecs that the containers written here do not take: FFV1 takes their place.
+LIKE_FFV1 = {"utvideo", "huffyuv", "ffvhuff", "magicyuv", "lagarith", "rawvideo", "v210", "v410"}
 
 ALIASES = {"h265": "hevc", "x264": "h264", "x265": "hevc", "avc": "h264", "svtav1": "av1"}
 

@@ -18,7 +18,9 @@ from cssta.video.colour import BT709, FULL, LIMITED, Colour
 from cssta.video.encoders import (
     ALIASES,
     ENCODERS,
+    LIKE_FFV1,
     PRORES_PROFILES,
+    PRORES_TAGS,
     QUANTISERS,
     Encoder,
     hdr_options,
@@ -111,7 +113,7 @@ def choose_encoding(
         options=options,
         threads=encoder.threads,
         lossless=lossless,
-        tag=_tag(container, name, source),
+        tag=_tag(container, name, options),
     )
     encoding = rehearsed(info, output, encoding, accept_loss)
     log.info("%s: to be written as %s", output, encoding)
@@ -140,8 +142,9 @@ def _codec(info: SourceInfo, output: Path, lossless: bool, codec: str | None) ->
     own = canonical(info.codec)
     if own in ENCODERS and not info.is_folder:
         return own
-    log.info("%s: %s is not written here; h264 is instead", info.path, info.codec)
-    return "h264"
+    instead = "ffv1" if own in LIKE_FFV1 else "h264"
+    log.info("%s: %s is not written here; %s is instead", info.path, info.codec, instead)
+    return instead
 
 
 def _pixel_format(
@@ -245,6 +248,8 @@ def _with_hdr(
     return options | {key: ":".join(parts + [f"{k}={v}" for k, v in hdr.items()])}
 
 
-def _tag(container: str, codec: str, source: VideoProperties | None) -> str:
-    """hvc1 rather than hev1: Apple's players want it, the others take both."""
+def _tag(container: str, codec: str, options: dict[str, str]) -> str:
+    if codec == "prores":  # it says the profile
+        return PRORES_TAGS[options["profile"]]
+    # hvc1 rather than hev1: Apple's players want it, the others take both.
     return "hvc1" if codec == "hevc" and container in ("mp4", "mov") else ""

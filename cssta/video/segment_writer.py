@@ -18,8 +18,9 @@ from cssta.video.properties import MasteringDisplay
 if TYPE_CHECKING:
     from cssta.video.source import SourceInfo
 
-SEGMENT_FORMAT = "matroska"  # keeps every codec's packets and headers; times are frame numbers
-TICK = Fraction(1, 1000)  # its unit of time: frame n of a segment is at n ticks
+# Matroska keeps almost every codec's packets and headers; the times in it are frame numbers.
+SEGMENT_FORMAT, QUICKTIME_ONLY = "matroska", ("png", "qtrle")
+TICK = Fraction(1, 1000)  # the unit of time: frame n of a segment is at n ticks
 
 LONGEST_DELAY = 64  # more frames than any encoder holds back to show later
 
@@ -79,11 +80,16 @@ class SegmentWriter:
         self.frames = self._packets = 0
         self.partial = self.path.with_name(f".{self.path.name}.partial")
         self._container: av.container.OutputContainer | None = None
+        self._delay = 0 if encoding.codec in QUICKTIME_ONLY else LONGEST_DELAY
 
     def __enter__(self) -> SegmentWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(str(self.partial), "w", format=SEGMENT_FORMAT)
+            if self.encoding.codec in QUICKTIME_ONLY:
+                kind, options = "mov", {"video_track_timescale": str(TICK.denominator)}
+            else:
+                kind, options = SEGMENT_FORMAT, {}
+            self._container = av.open(str(self.partial), "w", format=kind, options=options)
         except (av.FFmpegError, OSError) as error:
             raise self._unwritable(error) from error
         try:
@@ -122,7 +128,7 @@ class SegmentWriter:
             for packet in self._stream.encode(frame):
                 packet.pts = round(packet.pts * packet.time_base * self.encoding.rate)
                 # x265 gives no times of decoding that could be used where there are few frames.
-                packet.dts, packet.time_base = self._packets - LONGEST_DELAY, TICK
+                packet.dts, packet.time_base = self._packets - self._delay, TICK
                 self._container.mux(packet)
                 self._packets += 1
         except (av.FFmpegError, OSError, ValueError) as error:

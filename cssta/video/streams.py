@@ -65,6 +65,8 @@ def add_streams(
         else:
             continue
         copy.metadata.update(_kept_tags(stream.metadata))
+        if "mov" in source.format.name and "name" in stream.metadata:
+            copy.metadata.setdefault("title", stream.metadata["name"])  # written so, read as name
         copy.disposition = stream.disposition
     output.metadata.update(_kept_tags(source.metadata))
     chapters = source.chapters()

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cssta import __version__
-from cssta.checkpoint import DEFAULT_MODEL
+from cssta.checkpoint import DEFAULT_MODEL, CheckpointError
 from cssta.complete_segment import CompletedFrame, complete_segment
 from cssta.engine import Inpainter
 from cssta.output import FileOutput, FolderOutput, Output, check_output
@@ -93,13 +93,13 @@ def complete_file(
     job: FileJob,
     progress: Progress | None = None,
     *,
-    load: Callable[..., Inpainter] = Inpainter.load,
+    load: Callable[..., Inpainter] | None = None,
     segment_frames: int = LONGEST,
 ) -> Outcome:
     """Do the job.
 
     Args:
-        load: makes the inpainter of (model, device, temporal); only called where there is a hole.
+        load: instead of `Inpainter.load`; only called where there is a hole.
         segment_frames: frames after which, at most, work is safe from being stopped.
 
     Raises:
@@ -121,6 +121,7 @@ def complete_file(
         )
         note_holes(source, found)
         holes = found.holes.any()
+        load = load or Inpainter.load
         inpainter = load(job.model, job.device, temporal=job.temporal) if holes else None
         segments = plan_segments(found, segment_frames)
         resumed = {number for number in range(len(segments)) if work.is_done(number)}
@@ -194,7 +195,14 @@ def _fingerprint(job: FileJob, source: VideoSource, segment_frames: int) -> dict
     return {
         "video": describe(job.video),
         "mask": {**mask, "path": path and describe(Path(path))},
-        "model": describe(Path(job.model or DEFAULT_MODEL)),
+        "model": describe(_model_folder(job)),
         "options": {**options, "segment_frames": segment_frames},
         "version": __version__,
     }
+
+
+def _model_folder(job: FileJob) -> Path:
+    folder = Path(job.model or DEFAULT_MODEL)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such model folder; name another")
+    return folder

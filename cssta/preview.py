@@ -22,7 +22,7 @@ GAP = 8  # pixels between the pictures
 
 
 def write_preview(
-    job: FileJob, seconds: float, *, load: Callable[..., Inpainter] = Inpainter.load
+    job: FileJob, seconds: float, *, load: Callable[..., Inpainter] | None = None
 ) -> dict[str, object]:
     """Complete the frame shown at `seconds` and write `job.output`, a .png.
 
@@ -41,6 +41,7 @@ def write_preview(
     found = survey(source, masks, cuts=job.scene_cuts, span=span)
     scene = next(scene for scene in found.scenes if scene.start <= index < scene.stop)
     segment = Segment(index, index + 1, max(scene.start, index - WARM_UP), scene)
+    load = load or Inpainter.load
     inpainter = load(job.model, job.device, temporal=job.temporal) if scene.box else None
     with closing(complete_segment(inpainter, source, masks, segment)) as frames:
         frame = next(frames)

@@ -1,0 +1,31 @@
+"""A stand-in for the model, for tests of everything around it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cssta.references import ReferencePlan
+
+
+class Painter:
+    """Paints holes black; `seen` tells what each stream was given."""
+
+    plan = ReferencePlan()
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.seen: list[dict] = []
+
+    def stream(self, pairs, *, references=None, start=0, region=None, lead=0):
+        given = {
+            "references": {number: frame for number, frame, _ in references},
+            "start": start,
+            "region": region,
+            "lead": lead,
+            "frames": [],
+        }
+        self.seen.append(given)
+        for number, (frame, mask) in enumerate(pairs):
+            given["frames"].append(frame)
+            if number >= lead:
+                yield np.where(mask[..., None], np.zeros_like(frame), frame)

@@ -29,6 +29,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 180
 OBJECT_STORE_BYTES = 500 * 2**20
+# How a service is ended: politely, then for certain; with seconds to wait after each. (Ray drains
+# for half a minute if let; there is nothing left here that it could lose.)
+ENDINGS = ((signal.SIGTERM, 5), (signal.SIGKILL, 10))
 
 
 class DemoError(RuntimeError):
@@ -158,8 +161,7 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def end_group(process: subprocess.Popen) -> None:
-    # (Ray drains for half a minute if let; there is nothing left here that it could lose.)
-    for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 10)):
+    for number, patience in ENDINGS:
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:

@@ -48,7 +48,9 @@ def first_line(log: Path) -> str:
 
 
 @pytest.mark.parametrize("ending", [None, RuntimeError, KeyboardInterrupt])
-def test_a_service_and_its_children_end_with_the_context(demo, tmp_path, ending):
+def test_a_service_and_its_children_end_with_the_context(demo, tmp_path, monkeypatch, ending):
+    polite, certain = demo.ENDINGS
+    monkeypatch.setattr(demo, "ENDINGS", ((polite[0], 0.5), certain))
     command = [sys.executable, "-c", STUBBORN]
     expected = pytest.raises(ending) if ending else nullcontext()
     with expected, demo.service("stubborn", command, tmp_path) as process:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,42 +20,61 @@ os.environ.pop("RAY_ADDRESS", None)
 
 import torch  # (before decord, which otherwise loads an older OpenMP)
 
+from tests.ray_head import Head, ray_head
+
 torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
-def shared_dir() -> Path:
-    """Folder with real footage (`davis/`, `clips/`); tests that need it skip without it."""
+def footage() -> Path | None:
+    """Folder with real footage (`davis/`, `clips/`), or None where there is none."""
     folder = Path(os.environ.get("CSSTA_SHARED", REPOSITORY.parent / "shared"))
-    if not (folder / "davis" / "JPEGImages").is_dir() or not (folder / "clips").is_dir():
-        pytest.skip(f"real footage (davis/ and clips/) is not at {folder}; set CSSTA_SHARED")
-    return folder
+    there = (folder / "davis" / "JPEGImages").is_dir() and (folder / "clips").is_dir()
+    return folder if there else None
 
 
 @pytest.fixture(scope="session")
-def ray_cluster():
-    """A local Ray cluster of this session's own, shared by all cluster tests."""
+def shared_dir(footage: Path | None) -> Path:
+    """The folder with real footage; tests that need it skip without it."""
+    if footage is None:
+        pytest.skip("no real footage (davis/ and clips/) at ../shared; set CSSTA_SHARED")
+    return footage
+
+
+@pytest.fixture(scope="session")
+def ray_node() -> Iterator[Head]:
+    """A Ray node of this session's own, shared by all cluster tests."""
+    with ray_head(REPOSITORY) as head:
+        yield head
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(ray_node: Head):
+    """This process, connected to the session's Ray node."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=2 * 1024**3,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}},
-    )
+    ray.init(address=ray_node.address, log_to_driver=False, logging_level="WARNING")
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield ray
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, to be copied: making one takes MLflow over a second."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def mlflow_uri(tmp_path: Path) -> str:
+def mlflow_uri(tmp_path: Path, mlflow_database: Path) -> str:
     """A fresh MLflow tracking store (sqlite, absolute path)."""
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+    return f"sqlite:///{shutil.copy(mlflow_database, tmp_path / 'mlflow.db')}"
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ from pipelines.tracking import JobRun
 
 
 @pytest.fixture(scope="module")
-def registered(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
+def registered(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, tiny_model: Path):
     """(tracking URI, run, version) of a model registered twice under one alias."""
     folder = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = f"sqlite:///{shutil.copy(mlflow_database, folder)}"
     cfg = JobConfig.parse(
         {
             "data": {"videos": "/v"},

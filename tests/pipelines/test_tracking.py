@@ -72,7 +72,8 @@ def test_what_is_logged_is_there(cfg: JobConfig, tmp_path: Path, monkeypatch):
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_second_job_joins_the_experiment_even_if_deleted(cfg: JobConfig):
+def test_a_second_job_joins_the_experiment_even_if_deleted(cfg: JobConfig, mlflow_uri: str):
+    cfg = cfg.model_copy(update={"tracking": cfg.tracking.model_copy(update={"uri": mlflow_uri})})
     first = JobRun.start(cfg)
     MlflowClient(tracking_uri(cfg)).delete_experiment(first.experiment_id)
     second = JobRun.start(cfg)

@@ -1,5 +1,5 @@
 """What the main job hands from part to part. Training and evaluation are stand-ins here; the real
-ones run in tests/test_real_footage.py and tests/jobs/test_train_all.py."""
+ones run in tests/jobs/test_train_all.py and tests/jobs/test_real_footage.py."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow.fs
@@ -163,7 +163,7 @@ class StageLog(UserCallback):
         self.run, self.name, self.steps, self.progress = run, name, steps, progress
 
     def after_report(self, run_context, metrics, checkpoint) -> None:
-        report = dict(metrics[0])
+        report = _mean_of_workers(metrics)
         step = int(report.pop("step"))
         self.run.log_step(report, step)
         shown = ("loss", "validation_hole_psnr", "steps_per_second", "data_wait_share")
@@ -174,6 +174,12 @@ class StageLog(UserCallback):
                 picture = storage.join(folder, PICTURE)
                 if storage.exists(picture):
                     self.run.log_file(picture, f"pictures/step-{step:06d}")
+
+
+def _mean_of_workers(reports: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means over the workers that have the value; what only the first measures is its own."""
+    found = {key: [report[key] for report in reports if key in report] for key in reports[0]}
+    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def _nodes() -> list[dict[str, float]]:

@@ -27,7 +27,7 @@ from pipelines.train_stage import StageError, StageLog, Videos, stage_digest, tr
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ModelConfig.preset("tiny")
-STEPS = 120
+STEPS = 80
 SAID = "said by the stage:"
 
 
@@ -104,6 +104,19 @@ def test_reports_become_metrics_and_one_line(tmp_path):
     log.after_report(None, [{"step": 10, "loss": 1.23456, "score_real": 0.1}], None)
     assert logged == [({"loss": 1.23456, "score_real": 0.1}, 10)]
     assert said == ["  inpainter 10/20  loss 1.23"]
+
+
+def test_what_several_workers_report_is_averaged(tmp_path):
+    logged = []
+    run = SimpleNamespace(log_step=lambda metrics, step: logged.append((metrics, step)))
+    log = StageLog(run, "inpainter", 20, SimpleNamespace(say=lambda line: None))
+    reports = [
+        {"step": 10, "loss": 1.0, "validation_psnr": 20.0, "grown": 4.0},
+        {"step": 10, "loss": 3.0},
+        {"step": 10, "loss": 5.0, "grown": 2.0},
+    ]
+    log.after_report(None, reports, None)
+    assert logged == [({"loss": 3.0, "validation_psnr": 20.0, "grown": 3.0}, 10)]
 
 
 def test_a_checkpoint_without_weights_is_an_error(tmp_path):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -26,6 +26,7 @@ from cssta.tracing import Step, Trace, trace
 
 Pair = tuple[np.ndarray, np.ndarray]
 
+MEMORY = 2**30  # bytes for the frames that are looked at
 UNTRUSTED = np.ones((5, 5), np.uint8)  # flow this near to a guess is a guess too
 
 
@@ -34,7 +35,7 @@ class Propagation:
     """How far and how strictly pixels are borrowed.
 
     Attributes:
-        reach: frames looked at, each way.
+        reach: frames looked at, each way; half as many before the last pass.
         passes: how often flow is estimated; each time from the result before.
         tolerance: pixels by which the flows there and back may disagree along a path.
         ring: pixels around the hole whose known colours correct what is borrowed.
@@ -51,7 +52,17 @@ class Propagation:
     @property
     def latency(self) -> int:
         """Frames on either side that a frame's result depends on."""
-        return self.reach * self.passes
+        return sum(self._reaches())
+
+    def within(self, memory: int, frame_bytes: int) -> Propagation:
+        """With the reach that fits `memory` bytes, frames taking `frame_bytes` each; 1 at least."""
+        # Of each frame in a window there are the original, the filled one, and two masks.
+        affordable = memory / (frame_bytes * 8 / 3)
+        reach = max(1, min(self.reach, int(affordable / (self.passes + 1))))
+        return replace(self, reach=reach)
+
+    def _reaches(self) -> list[int]:
+        return [-(-self.reach // 2)] * (self.passes - 1) + [self.reach]
 
     def run(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
         """Fill in what other frames of the same scene see.
@@ -66,12 +77,12 @@ class Propagation:
             2 `latency` + 2 frames are in memory at once, whatever the length.
         """
         items = (_Item.begin(frame, mask) for frame, mask in pairs)
-        for _ in range(self.passes):
-            items = self._one_pass(items)
+        for reach in self._reaches():
+            items = self._one_pass(items, reach)
         for item in items:
             yield item.filled, item.unseen
 
-    def _one_pass(self, items: Iterable[_Item]) -> Iterator[_Item]:
+    def _one_pass(self, items: Iterable[_Item], reach: int) -> Iterator[_Item]:
         window: deque[_Item] = deque()
         links: deque[_Link] = deque()  # links[i] joins window[i] and window[i + 1]
         done = 0  # items of the window that have been handed on
@@ -79,22 +90,22 @@ class Propagation:
             if window:
                 links.append(_Link(window[-1], item, self.flow_side))
             window.append(item)
-            if len(window) - done > self.reach:
-                yield self._complete(window, links, done)
+            if len(window) - done > reach:
+                yield self._complete(window, links, done, reach)
                 done += 1
-            if done > self.reach:
+            if done > reach:
                 window.popleft()
                 links.popleft()
                 done -= 1
         for place in range(done, len(window)):
-            yield self._complete(window, links, place)
+            yield self._complete(window, links, place, reach)
 
-    def _complete(self, window: deque[_Item], links: deque[_Link], place: int) -> _Item:
+    def _complete(self, window: deque[_Item], links: deque[_Link], place: int, reach: int) -> _Item:
         item = window[place]
         if item.hole is None:
             return item
-        last = min(len(window) - 1, place + self.reach)
-        first = max(0, place - self.reach)
+        last = min(len(window) - 1, place + reach)
+        first = max(0, place - reach)
         forward = (
             Step(links[i].forward, links[i].backward, *window[i + 1].visible)
             for i in range(place, last)

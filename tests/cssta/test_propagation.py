@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cssta.metrics import psnr
-from cssta.propagation import Propagation, smooth
+from cssta.propagation import MEMORY, Propagation, smooth
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 9
 
@@ -119,7 +119,8 @@ def test_order_length_and_latency():
 
 def test_a_result_depends_only_on_frames_within_its_latency():
     frames, masks = scene(1, frames=24), bars(frames=24, speed=1)
-    settings = dict(reach=3, passes=2)
+    settings = dict(reach=4, passes=2)
+    assert Propagation(**settings).latency == 6
     whole, left = run(frames, masks, **settings)
     part, part_left = run(frames[4:20], masks[4:20], **settings)
     np.testing.assert_array_equal(part[6:-6], whole[10:14])
@@ -141,3 +142,13 @@ def test_a_hole_that_is_everything_stays_unseen():
     _, unseen = run(frames, masks)
     assert unseen.all()
     assert list(Propagation().run([])) == []
+
+
+def test_large_frames_are_borrowed_from_less_far():
+    settings = Propagation()
+    assert settings.within(MEMORY, 432 * 240 * 3) == settings
+    for size in (1080 * 1920 * 3, 2160 * 3840 * 3, 2160 * 3840 * 6):
+        fitting = settings.within(MEMORY, size)
+        assert 1 <= fitting.reach < settings.reach
+        assert 2 * fitting.latency * size * 8 / 3 <= 1.2 * MEMORY
+    assert settings.within(1, 10**9).reach == 1

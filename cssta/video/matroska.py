@@ -121,16 +121,15 @@ def _display(width: int, height: int, sar: Fraction) -> dict[int, bytes]:
 
 
 def _moved(seek_head: bytes, moved: dict[int, int]) -> bytes:
-    """The table of places with new ones; each number keeps its length."""
+    """The table of places with new ones."""
     entries = []
     for identifier, content in _elements(seek_head):
         if identifier != SEEK:
             continue
-        (_, target), (_, position) = _elements(content)
-        place = moved.get(int.from_bytes(target, "big"))
+        parts = list(_elements(content))
+        place = moved.get(int.from_bytes(parts[0][1], "big"))
         if place is not None:
-            parts = list(_elements(content))
-            parts[1] = (SEEK_POSITION, place.to_bytes(len(position), "big"))
+            parts[1] = (SEEK_POSITION, _number(place))
             content = _joined(parts)
         entries.append((SEEK, content))
     return _joined(entries)

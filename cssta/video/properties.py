@@ -13,6 +13,7 @@ import av
 
 from cssta.video.colour import FULL, LIMITED, UNSPECIFIED, Colour
 from cssta.video.container import decode_frames, open_video
+from cssta.video.errors import VideoError
 from cssta.video.planes import bit_depth, planar_format
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,9 @@ class VideoProperties:
 def look(path: Path) -> tuple[VideoProperties, av.VideoFrame]:
     """The properties and the first frame. Raises VideoError where there is none."""
     with closing(decode_frames(path)) as frames:
-        frame = next(frames)
+        frame = next(frames, None)
+    if frame is None:
+        raise VideoError(path, "no-frames", "no frame can be decoded", "Copy it again whole")
     with open_video(path) as (container, stream):
         context = stream.codec_context
         sar = stream.sample_aspect_ratio

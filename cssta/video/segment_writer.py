@@ -12,7 +12,7 @@ import av
 
 from cssta.video.colour import Colour, from_rgb, to_rgb
 from cssta.video.errors import VideoError
-from cssta.video.planes import planar, planar_format, planes
+from cssta.video.planes import UNSCALED, planar, planar_format, planes
 from cssta.video.properties import MasteringDisplay
 
 if TYPE_CHECKING:
@@ -180,7 +180,8 @@ def as_format(frame: av.VideoFrame, name: str, colour: Colour) -> av.VideoFrame:
     if frame.format.name == name:
         return frame
     if planar_format(av.VideoFormat(name)) == planar_format(frame.format):
-        return frame.reformat(format=name)  # repacked
+        # Repacked, on one thread as in `planar`.
+        return frame.reformat(format=name, interpolation=UNSCALED, threads=1)
     target = av.VideoFrame(frame.width, frame.height, name)
     target.pts = frame.pts
     if _same_samples(frame.format, target.format):

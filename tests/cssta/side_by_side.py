@@ -22,7 +22,7 @@ from cssta.video import (
 )
 
 SIDE_DATA = {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DISPLAYMATRIX"}
-TAGS = {"language", "title"}
+TAGS = {"language", "title", "name"}
 
 
 def video_facts(path: Path) -> dict:
@@ -71,7 +71,7 @@ def other_facts(path: Path) -> list[dict]:
                 for packet in container.demux(copy):
                     if packet.size and not (copy.type == "subtitle" and bytes(packet) == b"\0\0"):
                         digest.update(bytes(packet))
-                        times.append(packet.pts * packet.time_base)
+                        times.append((packet.pts or 0) * packet.time_base)
             context = copy.codec_context
             facts.append(
                 {

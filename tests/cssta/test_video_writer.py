@@ -3,6 +3,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -13,8 +14,10 @@ from cssta.video import (
     probe,
     read_frames,
     write_frame_folder,
+    write_picture,
     write_video,
 )
+from cssta.video.frame_folder import read_picture
 from tests.cssta.media import clip, frame_number
 
 SHOT = clip(10, 48, 64)
@@ -160,3 +163,18 @@ def test_overwriting_spares_folders_with_other_files(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(VideoError, match="a file has that name"):
         check_replaceable(tmp_path / "file", True)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_pictures_keep_depth_and_alpha(tmp_path, channels, kind):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, np.iinfo(kind).max + 1, (5, 7, channels)).astype(kind)
+    write_picture(tmp_path / "a.png", pixels)
+    order = cv2.COLOR_BGRA2RGBA if channels == 4 else cv2.COLOR_BGR2RGB
+    back = cv2.cvtColor(read_picture(tmp_path / "a.png", cv2.IMREAD_UNCHANGED), order)
+    np.testing.assert_array_equal(back, pixels)
+    assert back.dtype == kind
+    with pytest.raises(VideoError) as caught:
+        write_picture(tmp_path / "none" / "a.png", pixels)
+    assert caught.value.reason == "unwritable"

@@ -1,0 +1,1 @@
+"""Evaluation by named, pinned protocols, beside baselines without a network: `cssta evaluate`."""

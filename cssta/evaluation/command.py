@@ -1,0 +1,236 @@
+"""`cssta evaluate`: score models, baselines or a folder of results by a named protocol."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from cssta.checkpoint import CheckpointError
+from cssta.engine import Inpainter
+from cssta.evaluation.figures import attention_map, panels, side_by_side
+from cssta.evaluation.html_report import html_report
+from cssta.evaluation.methods import (
+    BASELINES,
+    NAMES,
+    PARTS,
+    Method,
+    ResultsFolder,
+    model_methods,
+)
+from cssta.evaluation.protocols import PROTOCOLS, Protocol, protocol
+from cssta.evaluation.provenance import describe_machine, describe_model
+from cssta.evaluation.published import TABLES, published_for
+from cssta.evaluation.run import Completed, Task, evaluate
+from cssta.evaluation.sequences import Footage, find_sequences
+from cssta.evaluation.tables import Evaluation, markdown_table
+
+EXAMPLES = f"""\
+  cssta evaluate DAVIS                                    paper protocol, default weights, baselines
+  cssta evaluate DAVIS --holes objects --model my-model
+  cssta evaluate DAVIS --protocol e2fgvi --masks test_masks/davis
+  cssta evaluate DAVIS --results their=results/their-method --methods telea
+  cssta evaluate DAVIS --table 3 --model full=a --model "without CSSTA"=b
+
+methods: {", ".join(NAMES)}
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add `evaluate` to the command line."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a model, results or baselines on a data set",
+        description="Score models, baselines or folders of results, on the same holes for all.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "data", type=Path, help="DAVIS, YouTube-VOS, or a folder of videos or frame folders"
+    )
+    parser.add_argument(
+        "--table",
+        type=int,
+        choices=TABLES,
+        help="a table of the paper: sets protocol, holes and methods",
+    )
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="(default: paper)")
+    parser.add_argument(
+        "--holes", choices=("freeform", "objects"), help="drawn holes, where the protocol's differ"
+    )
+    parser.add_argument(
+        "--masks", type=Path, metavar="FOLDER", help="holes: NAME/, NAME.png or NAME.mp4 in here"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of free-form holes (default: 0)")
+    parser.add_argument(
+        "--methods",
+        metavar="A,B",
+        help="comma-separated (default: cssta and all baselines; none beside --results)",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="[NAME=]FOLDER",
+        help="model folder, several to compare (default: the shipped weights)",
+    )
+    parser.add_argument(
+        "--results",
+        action="append",
+        default=[],
+        metavar="[NAME=]FOLDER",
+        help="completed clips to score: NAME/ or NAME.mp4 per sequence",
+    )
+    parser.add_argument("--sequences", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument("--frames", type=int, metavar="N", help="only the first N of each")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("evaluation"), help="folder (default: evaluation)"
+    )
+    parser.add_argument(
+        "--figures", type=int, default=3, metavar="N", help="sequences to picture (default: 3)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    parser.add_argument("-v", "--verbose", action="store_true", help="tell more")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, print a table and write evaluation.md, .csv, .json, report.html and pictures.
+
+    Raises VideoError for footage that is not there, CheckpointError for a model that is none;
+    exits for options that do not go together.
+    """
+    footage = find_sequences(args.data)
+    try:
+        if args.sequences:
+            footage = footage.chosen(args.sequences)
+        chosen = _protocol(args)
+        methods, models = _methods(args)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        sys.exit(f"cssta evaluate: {error}")
+    task = Task(
+        footage=footage,
+        protocol=chosen,
+        methods=methods,
+        folders=[(name, ResultsFolder(path)) for name, path in _named(args.results)],
+        longest=args.frames,
+        mask_folder=args.masks,
+    )
+    pictures: dict[str, Path] = {}
+    seen = Inpainter.load(*models[:1], args.device) if args.figures and models else None
+
+    def draw(completed: Completed) -> None:
+        done = len(pictures)
+        if done >= args.figures * 3:
+            return
+        folder, name = args.output / "figures", completed.name
+        pictures[f"{name}: every 10th frame"] = panels(folder / f"{name}.png", completed)
+        pictures[f"{name}: side by side"] = side_by_side(folder / f"{name}.mp4", completed)
+        if seen is not None and completed.masks.any():
+            path = attention_map(folder / f"{name}-attention.png", seen, completed)
+            pictures[f"{name}: where one hole pixel looks, by the share of its attention"] = path
+
+    def told(score) -> None:
+        if not args.json:
+            print(
+                f"{score.sequence}  {score.method}: PSNR {score.psnr:.2f}, SSIM {score.ssim:.4f}, "
+                f"hole PSNR {score.hole_psnr:.2f}, masks {score.masks}",
+                flush=True,
+            )
+
+    scores, failed = evaluate(task, draw, told)
+    if not scores:
+        sys.exit("cssta evaluate: nothing could be scored\n  " + "\n  ".join(failed))
+    result = Evaluation(
+        title=TABLES[args.table].title if args.table else f"Evaluation by {chosen.name}",
+        caption=_caption(args, chosen, footage, methods, models),
+        scores=tuple(scores),
+        published=TABLES[args.table].rows
+        if args.table
+        else published_for(chosen.name, chosen.holes),
+        failed=tuple(failed),
+    )
+    write(result, args.output, pictures)
+    if args.json:
+        print(result.json())
+        return
+    print("\n" + "\n".join(result.caption))
+    for pooled, heading in ((True, "pooled over all frames"), (False, "mean of sequences")):
+        print(f"\n{heading}\n\n{markdown_table(result.means(pooled=pooled))}")
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    print(f"\nreport: {args.output / 'report.html'}")
+
+
+def write(result: Evaluation, folder: Path, pictures: dict[str, Path]) -> list[Path]:
+    """Write evaluation.md, .csv, .json and report.html."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "evaluation.md": result.markdown(),
+        "evaluation.csv": result.csv(),
+        "evaluation.json": result.json(),
+        "report.html": html_report(result, pictures),
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return [folder / name for name in contents]
+
+
+def _protocol(args: argparse.Namespace) -> Protocol:
+    table = TABLES[args.table] if args.table else None
+    name = args.protocol or (table.protocol if table else "paper")
+    holes = "folder" if args.masks else args.holes or (table.holes if table else None)
+    return protocol(name, holes, args.seed)
+
+
+def _methods(args: argparse.Namespace) -> tuple[list[Method], list[str | None]]:
+    """Methods, and the folders of the models that they need. Raises ValueError."""
+    if args.methods is not None:
+        names = [name.strip() for name in args.methods.split(",") if name.strip()]
+    elif args.table:
+        names = list(TABLES[args.table].methods)
+    else:
+        names = [] if args.results and not args.model else ["cssta", *BASELINES]
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"there is no method {name!r}; choose from {', '.join(NAMES)}")
+    methods = [BASELINES[name] for name in names if name in BASELINES]
+    parts = [name for name in names if name in PARTS]
+    models = _named(args.model) if args.model else [("", None)]
+    if len(models) == 1 and "=" not in "".join(args.model):
+        models = [("", models[0][1])]
+    for label, folder in models:
+        methods += model_methods(parts, folder, label, args.device)
+    return methods, [folder for _, folder in models] if parts else []
+
+
+def _named(values: list[str]) -> list[tuple[str, Path]]:
+    """`NAME=FOLDER` or `FOLDER`, whose own name is then taken."""
+    named = []
+    for value in values:
+        name, equals, folder = value.partition("=")
+        path = Path(folder if equals else value)
+        named.append((name if equals else path.name, path))
+    return named
+
+
+def _caption(
+    args: argparse.Namespace,
+    chosen: Protocol,
+    footage: Footage,
+    methods: list[Method],
+    models: list[str | None],
+) -> tuple[str, ...]:
+    frames = f"the first {args.frames} frames" if args.frames else "all frames"
+    lines = [
+        f"{chosen.describe()[0].upper()}{chosen.describe()[1:]}.",
+        f"Footage: {args.data.name} ({footage.layout}), {len(footage.sequences)} sequences, "
+        f"{frames} of each.",
+        *(describe_model(folder) for folder in models),
+        "Methods: " + "; ".join(f"{method.name}: {method.note}" for method in methods) + ".",
+        describe_machine(args.device),
+    ]
+    return tuple(lines)

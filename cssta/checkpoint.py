@@ -1,6 +1,7 @@
 """Model folders: safetensors weights beside a plain-text config. Nothing here unpickles.
 
-config.yaml             the ModelConfig and a format number
+config.yaml             the ModelConfig, a format number, and `temporal: false` where the temporal
+                        network is better left out unless it is asked for
 inpainter.safetensors   coarse and refinement stages
 temporal.safetensors    temporal consistency network (optional)
 im2im.safetensors       the auto-encoder, feature teacher for further training (optional)
@@ -33,12 +34,16 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Model:
-    """The networks of one model folder; `temporal` and `im2im` may be absent."""
+    """The networks of one model folder; `temporal` and `im2im` may be absent.
+
+    `use_temporal`: whether the temporal network runs where nothing else is said.
+    """
 
     config: ModelConfig
     inpainter: InpaintingNetwork
     temporal: TemporalNetwork | None = None
     im2im: Im2Im | None = None
+    use_temporal: bool = True
 
 
 def save_model(
@@ -94,9 +99,9 @@ def load_model(folder: Path | str | None = None) -> Model:
         CheckpointError: a file is missing, damaged, or belongs to another configuration.
     """
     folder = DEFAULT_MODEL if folder is None else Path(folder)
-    config = _read_config(folder / "config.yaml")
+    config, use_temporal = _read_config(folder / "config.yaml")
     inpainter = load_network(folder / "inpainter.safetensors", lambda: InpaintingNetwork(config))
-    model = Model(config, inpainter)
+    model = Model(config, inpainter, use_temporal=use_temporal)
     if (folder / "temporal.safetensors").exists():
         path = folder / "temporal.safetensors"
         model.temporal = load_network(path, lambda: TemporalNetwork(config))
@@ -130,14 +135,18 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: damaged ({error}); restore it or {remedy}") from error
 
 
-def _read_config(path: Path) -> ModelConfig:
+def _read_config(path: Path) -> tuple[ModelConfig, bool]:
+    """The configuration, and whether the temporal network is to run."""
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; is {path.parent} a model folder?")
     try:
         document = yaml.safe_load(path.read_text())
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ValueError(f"'format' must be {FORMAT}")
-        return ModelConfig.from_dict(document["model"])
+        use_temporal = document.get("temporal", True)
+        if not isinstance(use_temporal, bool):
+            raise ValueError(f"'temporal' must be true or false, not {use_temporal!r}")
+        return ModelConfig.from_dict(document["model"]), use_temporal
     except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a model configuration ({error})") from error
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 LEAST_SCORES = 2**20  # bytes; below this the attention makes no progress worth the name
 # Bytes per image pixel and channel of `width` that a frame takes while it is encoded or completed,
 # measured, in float32.
-WORKING_BYTES = 30
+WORKING_BYTES = 24
 FEW_PIXELS = 2**16  # frames smaller than this together do not keep a CPU busy
 MANY_PIXELS = 2**20  # the same for a GPU
 

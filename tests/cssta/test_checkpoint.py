@@ -75,6 +75,18 @@ def test_only_the_inpainter_must_be_there(tmp_path, networks):
     assert model.temporal is None and model.im2im is None
 
 
+def test_a_model_says_whether_its_temporal_network_should_run(folder):
+    assert load_model(folder).use_temporal
+    config = folder / "config.yaml"
+    text = config.read_text()
+    config.write_text(text + "temporal: false\n")
+    model = load_model(folder)
+    assert model.temporal is not None and not model.use_temporal
+    config.write_text(text + "temporal: perhaps\n")
+    with pytest.raises(CheckpointError, match="'temporal' must be true or false"):
+        load_model(folder)
+
+
 def test_saving_again_leaves_nothing_of_the_model_before(folder, networks):
     model = load_model(save_model(folder, CONFIG, networks["inpainter"]))
     assert model.temporal is None and model.im2im is None

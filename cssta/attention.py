@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cssta.diagonal_sum import Geometry
-from cssta.patch_attention import PatchAttention, Plan, norm_inverse
+from cssta.patch_attention import PatchAttention, Setting
+from cssta.reference_tiles import ReferenceTiles, norm_inverse
 from cssta.unfold_attention import unfold_attention
 
 # Bytes that one block's score matrices may take, forward; the backward pass takes about as much.
-SCORE_BUDGET = 64 * 2**20
+SCORE_BUDGET = 128 * 2**20
 
 
 def cssta_attention(
@@ -115,7 +116,6 @@ def inter_frame_attention(
     """Eq. 1, at hole positions only; arguments as in `attend_clip`, `hole` bool (T, 1, H, W)."""
     frames, channels, height, width = targets.shape
     geometry = Geometry(height, width, patch_size // 2)
-    output = targets.new_zeros(frames * geometry.cells, channels)
     positions = geometry.pad(hole).flatten().nonzero().squeeze(1)
     if references.shape[0] == 0 or len(positions) == 0:
         return torch.zeros_like(targets), targets.new_full((), torch.nan)
@@ -124,33 +124,31 @@ def inter_frame_attention(
     dtype = torch.promote_types(dtype, torch.float32)
     half_dtype = _half_dtype(targets)
     with torch.autocast(targets.device.type, enabled=False):
-        queries = geometry.pad(targets.to(dtype))
-        if references.requires_grad:  # gradients of all blocks add up in full precision
-            references = references.to(dtype)
-        visible = _visible_patches(reference_masks, geometry)
-        key_scale = norm_inverse(references, geometry, dtype)
-        query_scale = norm_inverse(targets, geometry, dtype).flatten() * scale
-        results = []
-        entropies = queries.new_full((frames * geometry.cells,), torch.nan)
-        for block in _blocks(positions, budget, queries):
-            plan = Plan.of(block, geometry, frames, allowed)
-            rows = F.pad(queries.flatten(0, 1)[plan.patches.positions], (0, 0, 0, 1))
-            row_scale = F.pad(query_scale[plan.queries.positions], (0, 1))
-            result, entropy = PatchAttention.apply(
-                rows,
-                references,
-                row_scale,
-                key_scale,
-                visible,
-                plan,
-                budget,
-                half_dtype,
-                track_entropy,
-            )
-            results.append(result)
-            if track_entropy:  # by position: rings of blocks overlap
-                entropies[plan.queries.positions] = entropy
-        output = output.to(dtype).index_copy(0, positions, torch.cat(results))
+        pixels = geometry.pad(targets.to(dtype))
+        query_scale = norm_inverse(pixels, geometry).flatten() * scale
+        pixels = pixels.flatten(0, 1)
+        tiles = ReferenceTiles(
+            references.detach(),
+            reference_masks,
+            geometry,
+            dtype,
+            targets.device,
+            limit=budget // (16 * dtype.itemsize),
+        )
+        setting = Setting(
+            positions,
+            geometry,
+            frames,
+            tiles,
+            allowed,
+            # Cosines are at most 1, but for rounding.
+            bound=1.001 * abs(float(torch.as_tensor(scale).detach())),
+            budget=budget,
+            half_dtype=half_dtype,
+            track_entropy=track_entropy,
+        )
+        result, entropies = PatchAttention.apply(pixels, query_scale, references, setting)
+        output = pixels.new_zeros(len(pixels), channels).index_copy(0, positions, result)
     inside = geometry.crop(output.unflatten(0, (frames, -1)))
     return inside.to(targets.dtype), entropies.nanmean()
 
@@ -222,23 +220,6 @@ class CSSTALayer(nn.Module):
             budget=budget,
             track_entropy=self.track_entropy,
         )
-
-
-def _visible_patches(reference_masks: Tensor, geometry: Geometry) -> Tensor:
-    """(R, 1, H, W) -> bool (R, cells): in-frame keys with no in-frame hole pixel in their patch."""
-    hole = (reference_masks > 0.5).float()
-    touched = F.max_pool2d(hole, 2 * geometry.half + 1, 1, geometry.half) > 0.5
-    return geometry.pad(~touched).squeeze(2)
-
-
-def _blocks(positions: Tensor, budget: int, queries: Tensor) -> list[Tensor]:
-    """Hole pixels in raster order, split so that one reference's scores fit the budget.
-
-    Each block computes its own ring of queries, so blocks are kept as large as they may be.
-    """
-    row_bytes = 4 * queries.shape[1] * queries.element_size()
-    limit = max(64, int(budget // row_bytes) // 2)
-    return list(positions.split(limit))
 
 
 def _half_dtype(tensor: Tensor) -> torch.dtype | None:

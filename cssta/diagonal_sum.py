@@ -91,48 +91,89 @@ class DiagonalSum:
     def __init__(self, source: Rows, target: Rows, geometry: Geometry) -> None:
         device = source.positions.device
         middle = target.spread(geometry.offsets(geometry.stride, device))
-        self.passes = [
-            self._shifts(source, middle, geometry.offsets(1, device)),
-            self._shifts(middle, target, geometry.offsets(geometry.stride, device)),
-        ]
+        self.half = geometry.half
+        self.along = _Pass(source, middle, geometry.offsets(1, device))
+        self.across = _Pass(middle, target, geometry.offsets(geometry.stride, device))
 
-    @staticmethod
-    def _shifts(source: Rows, target: Rows, offsets: Tensor) -> list:
-        shifts = [(int(d), source.find(target.positions + d)) for d in offsets]
+    def __call__(self, x: Tensor, first: int = 0, last: int | None = None) -> Tensor:
+        """`y` at columns `first` to `last` (numbered as `x`'s; they may lie outside of it)."""
+        last = x.shape[1] if last is None else last
+        reach = self.across.shifts[-1]
+        start = max(first - reach, -self.half)
+        stop = max(start, min(last + reach, x.shape[1] + self.half))
+        middle = self.along(x, start, stop)
+        return self.across(middle, first - start, last - start)
+
+
+class _Pass:
+    """The sum over offsets along one axis."""
+
+    def __init__(self, source: Rows, target: Rows, offsets: Tensor) -> None:
+        self.shifts = offsets.tolist()
+        self.rows = [source.find(target.positions + shift) for shift in self.shifts]
+        self.stretches = None
         if source.positions.device.type == "cpu":
-            return [(shift, len(rows), _runs(rows, len(source) - 1)) for shift, rows in shifts]
-        return [(shift, len(rows), rows) for shift, rows in shifts]
+            self.stretches = _stretches(torch.stack(self.rows).numpy(), len(source) - 1)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Columns `first` to `last` of the sum, numbered as `x`'s."""
         columns = x.shape[1]
-        for shifts in self.passes:
-            total = x.new_zeros(shifts[0][1], columns)
-            for shift, _, rows in shifts:
-                first, last = max(0, -shift), min(columns, columns - shift)
-                if first >= last:
-                    continue
-                if isinstance(rows, Tensor):
-                    part = x.index_select(0, rows)
-                    total[:, first:last] += part[:, first + shift : last + shift]
-                else:
-                    for start, stop, row in rows:
-                        part = x[row : row + stop - start, first + shift : last + shift]
-                        total[start:stop, first:last] += part
-            x = total
-        return x
+        total = x.new_empty(len(self.rows[0]), last - first)
+        # Columns for which every shifted column exists are summed without filling in zeros first.
+        inner = min(max(first, -self.shifts[0]), last)
+        outer = max(inner, min(last, columns - self.shifts[-1]))
+        self._add(x, total[:, inner - first : outer - first], inner)
+        for begin, end in ((first, inner), (outer, last)):
+            if begin < end:
+                low, high = begin + self.shifts[0], end + self.shifts[-1]
+                a, b = max(0, low), min(columns, high)
+                edge = (
+                    F.pad(x[:, a:b], (a - low, high - b))
+                    if a < b
+                    else x.new_zeros(len(x), high - low)
+                )
+                self._add(edge, total[:, begin - first : end - first], -self.shifts[0])
+        return total
+
+    def _add(self, x: Tensor, total: Tensor, first: int) -> None:
+        """Set `total` to the sum at columns from `first` on, all of whose terms exist."""
+        columns = total.shape[1]
+        parts = [x[:, first + shift : first + shift + columns] for shift in self.shifts]
+        if self.stretches is None:
+            torch.index_select(parts[0], 0, self.rows[0], out=total)
+            for part, rows in zip(parts[1:], self.rows[1:], strict=True):
+                total += part.index_select(0, rows)
+            return
+        # A CPU adds whole stretches faster than it gathers rows, and all terms of one stretch
+        # while its caches hold it.
+        for start, stop, terms in self.stretches:
+            target = total[start:stop]
+            sources = [parts[term][row : row + stop - start] for term, row in terms]
+            if len(sources) > 1:
+                torch.add(sources[0], sources[1], out=target)
+            elif sources:
+                target.copy_(sources[0])
+            else:
+                target.zero_()
+            for source in sources[2:]:
+                target += source
 
 
-def _runs(rows: Tensor, absent: int) -> list[tuple[int, int, int]]:
-    """Stretches of target rows whose sources follow each other: (first, past the last, source).
+def _stretches(rows: np.ndarray, absent: int) -> list[tuple[int, int, list[tuple[int, int]]]]:
+    """Stretches of target rows whose sources follow each other at every shift.
 
-    A CPU adds whole stretches in place faster than it gathers rows; absent rows are left out.
+    `rows` (shifts, target rows): each one's source. -> (first, past the last, terms); a term is the
+    number of a shift and the stretch's first source row. Absent rows are left out.
     """
-    rows = rows.numpy()
-    ends = np.flatnonzero(np.diff(rows) != 1) + 1
-    starts = np.concatenate([[0], ends])
-    stops = np.concatenate([ends, [len(rows)]])
+    # (The absent row may follow on a present one by number.)
+    here = rows == absent
+    breaks = np.diff(np.where(here, -1, rows), axis=1) != np.where(here[:, 1:], 0, 1)
+    breaks |= here[:, 1:] != here[:, :-1]
+    ends = np.flatnonzero(breaks.any(axis=0)) + 1
+    starts = np.concatenate([[0], ends]).tolist()
+    stops = np.concatenate([ends, [rows.shape[1]]]).tolist()
+    first = rows[:, starts].T.tolist()
     return [
-        (int(a), int(b), int(rows[a]))
-        for a, b in zip(starts, stops, strict=True)
-        if rows[a] != absent
+        (start, stop, [(term, row) for term, row in enumerate(sources) if row != absent])
+        for start, stop, sources in zip(starts, stops, first, strict=True)
     ]

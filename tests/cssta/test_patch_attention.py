@@ -2,55 +2,54 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
+from cssta.attention import attend_clip
 from cssta.diagonal_sum import Geometry
-from cssta.patch_attention import Plan, norm_inverse
+from cssta.patch_attention import Setting
+from cssta.reference_tiles import ReferenceTiles
 
 
-@pytest.mark.parametrize("patch", [1, 3, 5])
-def test_norms_of_patches(patch):
-    maps = torch.randn(2, 3, 5, 7, dtype=torch.float64)
-    geometry = Geometry(5, 7, patch // 2)
-    expected = 1 / F.unfold(maps, patch, padding=patch // 2).norm(dim=1)
-    padded = norm_inverse(maps, geometry, maps.dtype).view(2, -1, geometry.stride)
-    inside = padded[:, geometry.half :, geometry.half :][:, :5, :7]
-    assert torch.allclose(inside.flatten(1), expected, rtol=1e-12)
-
-
-def test_a_dead_patch_has_a_finite_norm_and_no_gradient():
-    maps = torch.zeros(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    geometry = Geometry(4, 4, 1)
-    result = norm_inverse(maps, geometry, maps.dtype)
-    assert torch.equal(result, torch.full_like(result, 1e6))
-    result.sum().backward()
-    assert not maps.grad.any()
-
-
-def plan(hole: torch.Tensor, patch: int = 3) -> Plan:
-    geometry = Geometry(*hole.shape[2:], patch // 2)
+def setting(references: int, budget: int, height: int = 40, width: int = 50) -> Setting:
+    geometry = Geometry(height, width, 1)
+    hole = torch.ones(1, 1, height, width, dtype=torch.bool)
+    features = torch.zeros(references, 1, height, width)
+    device = torch.device("cpu")
+    tiles = ReferenceTiles(features, features, geometry, torch.float32, device, 10**6)
     positions = geometry.pad(hole).flatten().nonzero().squeeze(1)
-    return Plan.of(positions, geometry, len(hole), None)
+    return Setting(positions, geometry, 1, tiles, None, 30.0, budget, None, False)
 
 
-def test_pixels_are_covered_by_four_six_or_nine_patches():
-    counts = plan(torch.ones(1, 1, 3, 4, dtype=torch.bool)).counts
-    assert counts.view(3, 4).tolist() == [[4, 6, 6, 4], [6, 9, 9, 6], [4, 6, 6, 4]]
+def test_blocks_hold_all_hole_pixels_once():
+    made = setting(3, 2**20)
+    blocks = [plan.pixels.positions for plan in made.plans()]
+    assert len(blocks) > 1
+    assert torch.equal(torch.cat(blocks), made.positions)
 
 
-def test_only_the_hole_and_a_ring_around_it_are_asked_for():
-    hole = torch.zeros(2, 1, 9, 9, dtype=torch.bool)
-    hole[0, 0, 4, 4] = True
-    hole[1, 0, 0, 0] = True
-    made = plan(hole)
-    assert len(made.pixels.positions) == 2
-    assert len(made.queries.positions) == 9 + 4
-    assert len(made.patches.positions) == 25 + 16  # the corner's patches reach into the border
+def test_what_is_kept_and_what_is_worked_on_fit_the_budget_together():
+    for budget in (2**20, 2**24, 2**28):
+        made = setting(3, budget)
+        assert 0 < made.spare + 4 * 4 * made.tile_values <= budget
+        assert made.spare >= budget // 2
 
 
-def test_one_pixel_patches_need_no_ring():
-    hole = torch.zeros(1, 1, 5, 5, dtype=torch.bool)
-    hole[..., 2, 2:4] = True
-    made = plan(hole, patch=1)
-    assert torch.equal(made.queries.positions, made.pixels.positions)
-    assert made.counts.tolist() == [1, 1]
+def test_blocks_are_large_whatever_the_number_of_references():
+    few, many = (len(list(setting(count, 2**24).plans())) for count in (20, 2000))
+    assert many <= few
+
+
+@pytest.mark.parametrize("scale", [1e-3, 43.0, 44.0, 1e3, 1e6])
+def test_exponentials_neither_vanish_nor_overflow(scale):
+    rng = torch.manual_seed(0)
+    targets, references = torch.randn(1, 2, 6, 7, generator=rng), torch.randn(2, 2, 6, 7)
+    references[1] = -targets[0]  # as far below the bound as a score can be
+    hole, nothing = torch.ones(1, 1, 6, 7), torch.zeros(2, 1, 6, 7)
+    results = [
+        attend_clip(targets.to(dtype), references.to(dtype), hole, nothing, scale=scale)[0]
+        for dtype in (torch.float32, torch.float64)
+    ]
+    assert torch.isfinite(results[0]).all()
+    # Logits of a million are known to about a tenth in single precision.
+    assert torch.allclose(results[0].double(), results[1], rtol=1e-4 + 1e-7 * scale, atol=1e-4)
+    lonely, _ = attend_clip(targets, references[1:], hole, nothing[1:], scale=scale)
+    assert torch.isfinite(lonely).all()

@@ -44,19 +44,22 @@ def complete_segment(
         for frame, mask in _pairs(source, masks, segment.start, segment.stop):
             yield CompletedFrame(frame, mask, None)
         return
-    ahead = max(inpainter.plan.near, default=0)
+    around = inpainter.lookahead
+    first = max(scene.start, segment.first - around)
     held: deque[tuple[SourceFrame, np.ndarray]] = deque()
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        stop = min(scene.stop, segment.stop + ahead)
-        for frame, mask in _pairs(source, masks, segment.first, stop):
-            held.append((frame, mask))
+        stop = min(scene.stop, segment.stop + around)
+        for frame, mask in _pairs(source, masks, first, stop):
+            if frame.index >= segment.first:
+                held.append((frame, mask))
             yield frame.rgb(), mask
 
     results = inpainter.stream(
         pairs(),
         references=_far_references(inpainter, source, masks, segment),
-        start=segment.first,
+        start=first,
+        lead=segment.first - first,
         region=crop_region(scene.box, source.info.height, source.info.width),
     )
     with closing(results):

@@ -12,13 +12,16 @@ import numpy as np
 import torch
 
 from cssta.checkpoint import Model, load_model, pick_device
+from cssta.completion import complete_clip
+from cssta.propagation import Propagation
 from cssta.references import ReferencePlan
 from cssta.region import Region, crop_region, hole_box
-from cssta.stream import Pair, Reference, Stream
+from cssta.stream import Pair, Reference
 
 __all__ = ["Inpainter", "Progress", "Region", "check_clip", "crop_region"]
 
 Progress = Callable[[int, int], None]
+PROPAGATION = Propagation()
 
 
 class Inpainter:
@@ -26,6 +29,8 @@ class Inpainter:
 
     Attributes:
         plan: which references a frame borrows from.
+        propagation: brings along what other frames see before the networks complete what none
+            sees; None: the networks do everything, as in the paper.
         batch: frames that are completed together; None: as many as size and memory suggest.
     """
 
@@ -35,20 +40,22 @@ class Inpainter:
         device: torch.device,
         plan: ReferencePlan | None = None,
         temporal: bool | None = None,
+        propagation: Propagation | None = None,
     ) -> None:
-        """`temporal`: run the temporal network; None: where the model has one.
+        """`temporal`: run the temporal network; None: where the model has one and recommends it.
 
         Raises ValueError if it is asked for and the model has none.
         """
         self.device = device
         self.plan = plan or ReferencePlan()
+        self.propagation = propagation
         self.batch: int | None = None
         layout = torch.channels_last
         self.network = model.inpainter.to(device, memory_format=layout).eval()
         if temporal and model.temporal is None:
             raise ValueError("the model has no temporal network; train one, or leave temporal out")
         self.temporal = None
-        if model.temporal is not None and temporal is not False:
+        if model.temporal is not None and (model.use_temporal if temporal is None else temporal):
             self.temporal = model.temporal.to(device, memory_format=layout).eval()
         # A CPU's bfloat16 matrix unit makes unfolded patches the faster way to the same result.
         # (Older PyTorch cannot be asked.)
@@ -63,12 +70,15 @@ class Inpainter:
         source: str | Path | None = None,
         device: str | torch.device | None = None,
         temporal: bool | None = None,
+        propagation: Propagation | None = PROPAGATION,
     ) -> Inpainter:
         """Load a model folder, or the default weights for None; the first GPU if there is one.
 
+        `temporal` and `propagation` as for the class, but propagation is on.
         Raises CheckpointError when the folder is not a usable model.
         """
-        return cls(load_model(source), pick_device(device), temporal=temporal)
+        model = load_model(source)
+        return cls(model, pick_device(device), temporal=temporal, propagation=propagation)
 
     def inpaint(
         self, frames: np.ndarray, masks: np.ndarray, progress: Progress | None = None
@@ -88,24 +98,19 @@ class Inpainter:
         """
         check_clip(frames, masks)
         total, completed = int(masks.any(axis=(1, 2)).sum()), 0
-
-        def done(count: int) -> None:
-            nonlocal completed
-            completed += count
-            if progress is not None:
-                progress(completed, total)
-
         box = hole_box(masks)
-        stream = Stream(
-            self,
+        results = self.stream(
+            zip(frames, masks, strict=True),
             references=((i, frames[i], masks[i]) for i in self.plan.spread(len(frames))),
             region=box and crop_region(box, *frames.shape[1:3]),
-            done=done,
         )
         result = np.empty(frames.shape, frames.dtype)
-        with torch.inference_mode():
-            for index, frame in enumerate(stream.run(zip(frames, masks, strict=True))):
-                result[index] = frame
+        for index, frame in enumerate(results):
+            result[index] = frame
+            if masks[index].any():
+                completed += 1
+                if progress is not None:
+                    progress(completed, total)
         return result
 
     @torch.inference_mode()
@@ -116,26 +121,35 @@ class Inpainter:
         references: Iterable[Reference] | None = None,
         start: int = 0,
         region: Region | None = None,
+        lead: int = 0,
     ) -> Iterator[np.ndarray]:
         """Complete the holes of a clip of any length in constant memory, one scene at a time.
 
         Args:
             pairs: frames uint8 or uint16 (H, W, 3) RGB and masks bool (H, W), True = hole; each an
-                array of its own. Read a few frames ahead of what is yielded.
+                array of its own. Read `lookahead` frames ahead of what is yielded, and a few more.
             references: (number, frame, mask) of frames from all over the scene, for all targets to
                 borrow from; encoded when the first hole is seen. None: gathered on the way, from
                 what has passed and a few frames ahead.
             start: the first pair's number, as `references` are numbered.
             region: what is completed, a box (y0, y1, x0, x1) that holds all holes and their
                 surroundings (see `crop_region`); None: the whole frame.
+            lead: the first pairs that only lend what they see; nothing is yielded for them.
 
         Yields:
-            A frame for every pair, in order: the same but for the hole, and never the same array.
+            A frame for every other pair, in order: the same but for the hole, never the same
+            array.
 
         Raises:
             ValueError: types, shapes or the region are not as above.
         """
-        yield from Stream(self, references, start, region).run(pairs)
+        yield from complete_clip(self, pairs, references, start, region, lead)
+
+    @property
+    def lookahead(self) -> int:
+        """Frames on either side that a result depends on, besides the far references."""
+        latency = self.propagation.latency if self.propagation is not None else 0
+        return latency + max(self.plan.near, default=0)
 
     @property
     def half(self) -> torch.dtype:

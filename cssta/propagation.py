@@ -38,6 +38,8 @@ class Propagation:
         reach: frames looked at, each way; half as many before the last pass.
         passes: how often flow is estimated; each time from the result before.
         tolerance: pixels by which the flows there and back may disagree along a path.
+        speck: unseen parts nowhere wider than twice this, in pixels, keep the smooth guess and
+            count as seen.
         ring: pixels around the hole whose known colours correct what is borrowed.
         flow_side: flow is estimated on frames scaled so that the longer side has at most as many
             pixels.
@@ -46,6 +48,7 @@ class Propagation:
     reach: int = 20
     passes: int = 3
     tolerance: float = 3.0
+    speck: int = 2
     ring: int = 4
     flow_side: int = 640
 
@@ -80,7 +83,15 @@ class Propagation:
         for reach in self._reaches():
             items = self._one_pass(items, reach)
         for item in items:
-            yield item.filled, item.unseen
+            yield item.filled, item.unseen if item.hole is None else self._wide(item.unseen)
+
+    def _wide(self, unseen: np.ndarray) -> np.ndarray:
+        """Without the specks."""
+        if not self.speck or not unseen.any():
+            return unseen
+        _, labels = cv2.connectedComponents(unseen.view(np.uint8))
+        core = cv2.erode(unseen.view(np.uint8), _square(self.speck), borderValue=1) > 0
+        return np.isin(labels, np.unique(labels[core & unseen]))
 
     def _one_pass(self, items: Iterable[_Item], reach: int) -> Iterator[_Item]:
         window: deque[_Item] = deque()

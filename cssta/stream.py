@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,6 @@ from cssta.membrane import match_surroundings
 from cssta.pixels import to_levels, to_tensors
 from cssta.planner import Limits, is_out_of_memory, plan
 from cssta.references import ReferencePlan
-from cssta.region import Region
 
 if TYPE_CHECKING:
     from cssta.engine import Inpainter
@@ -45,24 +44,20 @@ class Recurrence:
 
 
 class Stream:
-    """The state of one pass; see `Inpainter.stream` for what comes in and goes out."""
+    """The networks' part of `Inpainter.stream`: whole frames, each with the hole that is left."""
 
     def __init__(
         self,
         inpainter: Inpainter,
         references: Iterable[Reference] | None = None,
         start: int = 0,
-        region: Region | None = None,
-        done: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """`done` is told how many targets have just been completed."""
         self.inpainter, self.device, self.plan = inpainter, inpainter.device, inpainter.plan
         self.one_pass = references is None
         self.given = enumerate(references or ())
         self.far: list[int] = []  # numbers of the given references that are kept,
         self.every = 1  # every so many of them
         self.start = self.next = start  # number of the next frame to be read
-        self.region, self.done = region, done
         self.bank = Bank(self._encode, self.device, inpainter.half)
         self.waiting: deque[tuple[Remembered, np.ndarray]] = deque()  # with the whole frame
         self.results: dict[int, np.ndarray] = {}
@@ -79,25 +74,14 @@ class Stream:
         yield from self._give(final=True)
 
     def _read(self, frame: np.ndarray, mask: np.ndarray) -> None:
-        pixels, hole = self._crop(self.next, frame, mask)
-        remembered = self.bank.add(self.next, pixels, hole)
+        self._check(self.next, frame, mask)
+        remembered = self.bank.add(self.next, frame, mask)
         self.waiting.append((remembered, frame))
         self.next += 1
 
-    def _crop(self, number: int, frame: np.ndarray, mask: np.ndarray) -> Pair:
-        """The region's part, once the frame is known to be one."""
+    def _check(self, number: int, frame: np.ndarray, mask: np.ndarray) -> None:
         check_frame(f"frame {number}", frame, mask, self.like)
         self.like = (frame.shape, frame.dtype)
-        if self.region is None:
-            return frame, mask
-        y0, y1, x0, x1 = self.region
-        height, width = mask.shape
-        if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
-            raise ValueError(f"the region {self.region} does not lie in a {height}x{width} frame")
-        inside = mask[y0:y1, x0:x1]
-        if np.count_nonzero(inside) != np.count_nonzero(mask):
-            raise ValueError(f"frame {number} has a hole outside the region {self.region}")
-        return frame[y0:y1, x0:x1], inside
 
     def _give(self, *, final: bool) -> Iterator[np.ndarray]:
         while batch := self._ready(final):
@@ -137,8 +121,7 @@ class Stream:
             result = frame.copy()
             if remembered.has_hole:
                 completed = self.results.pop(remembered.number)
-                y0, y1, x0, x1 = self.region or (0, frame.shape[0], 0, frame.shape[1])
-                result[y0:y1, x0:x1][remembered.mask] = completed[remembered.mask]
+                result[remembered.mask] = completed[remembered.mask]
             yield result
         self._forget()
 
@@ -176,9 +159,7 @@ class Stream:
             if not part or self.untrimmed >= TRIM_EVERY:
                 self.untrimmed = 0
                 trim_heap()
-            if part:
-                self.done(len(part))
-                targets = targets[len(part) :]
+            targets = targets[len(part) :]
 
     def _attempt(self, targets: list[int]) -> None:
         """Complete these together; a failure leaves the recurrence as it was."""
@@ -247,7 +228,8 @@ class Stream:
             if position % self.every:
                 continue
             if number not in self.bank.frames:
-                self.bank.add(number, *self._crop(number, frame, mask))
+                self._check(number, frame, mask)
+                self.bank.add(number, frame, mask)
             self.far.append(number)
             self._thin()
             self.bank.encode(self.far, self.limits.batch)

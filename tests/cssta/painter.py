@@ -11,6 +11,7 @@ class Painter:
     """Paints holes black; `seen` tells what each stream was given."""
 
     plan = ReferencePlan()
+    lookahead = 3
     device = "cpu"
 
     def __init__(self) -> None:

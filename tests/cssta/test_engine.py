@@ -156,13 +156,13 @@ def test_a_frame_without_a_hole_is_its_own_past():
     assert np.array_equal(previous, frames[1])
 
 
-@pytest.mark.parametrize("batch, done", [(1, [1, 2, 3, 4, 5, 6]), (4, [4, 6])])
-def test_progress_is_reported_as_frames_are_done(batch, done):
+@pytest.mark.parametrize("batch", [1, 4])
+def test_progress_is_reported_as_frames_are_done(batch):
     frames, masks = clip(7)
     masks[3] = False
     calls = []
     inpainter(batch=batch).inpaint(frames, masks, lambda *call: calls.append(call))
-    assert calls == [(count, 6) for count in done]
+    assert calls == [(count, 6) for count in range(1, 7)]
 
 
 @pytest.mark.parametrize("batch", [1, 4])

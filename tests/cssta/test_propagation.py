@@ -47,7 +47,7 @@ def test_a_still_scene_is_restored_exactly_where_any_frame_in_reach_sees_it(dtyp
     masks = bars()
     masks[:, 20:24, 30:50] = True  # never seen
     hidden = np.where(masks[..., None], 0, frames).astype(dtype)
-    result, unseen = run(hidden, masks, reach=2, ring=0)
+    result, unseen = run(hidden, masks, reach=2, ring=0, speck=0)
     for t in range(FRAMES):
         nearby = masks[max(0, t - 2) : t + 3].all(axis=0)
         # Flow over the hole is not exactly 0; an edge of the hole may stay unseen for its sake.
@@ -152,3 +152,15 @@ def test_large_frames_are_borrowed_from_less_far():
         assert 1 <= fitting.reach < settings.reach
         assert 2 * fitting.latency * size * 8 / 3 <= 1.2 * MEMORY
     assert settings.within(1, 10**9).reach == 1
+
+
+def test_specks_keep_the_smooth_guess():
+    frames, masks = scene(0, frames=1), np.zeros((1, HEIGHT, WIDTH), bool)
+    masks[0, 10:14, :] = True  # thin, however long
+    masks[0, 20:30, 30:40] = True
+    masks[0, 44:, 60:] = True  # in the corner, where the frame ends but the hole may not
+    result, unseen = run(frames, masks)
+    expected = masks.copy()
+    expected[0, 10:14] = False
+    np.testing.assert_array_equal(unseen, expected)
+    np.testing.assert_array_equal(result[0, 10:14], smooth(frames[0], masks[0])[10:14])

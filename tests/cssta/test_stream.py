@@ -97,7 +97,7 @@ def test_in_one_pass_the_whole_past_and_what_comes_are_borrowed_from(monkeypatch
             seen[target] = references
             return super()._attend(target, references)
 
-    monkeypatch.setattr("cssta.engine.Stream", Watched)
+    monkeypatch.setattr("cssta.completion.Stream", Watched)
     frames, masks = clip(50, height=4, width=4)
     run(inpainter(plan=ReferencePlan(far=6, near=(3,), ahead=8)), frames, masks, start=100)
     assert seen[140] == [100, 116, 132, 137, 143, 144, 148]
@@ -115,7 +115,7 @@ def test_little_is_read_ahead_and_little_is_kept(batch, every, monkeypatch):
             super().__init__(*args)
             streams.append(self)
 
-    monkeypatch.setattr("cssta.engine.Stream", Watched)
+    monkeypatch.setattr("cssta.completion.Stream", Watched)
     frames, masks = clip(100, height=4, width=4)
     masks[np.arange(100) % every > 0] = False
     made = inpainter(batch=batch)
@@ -222,7 +222,7 @@ def test_too_many_references_for_the_memory_are_thinned_evenly(monkeypatch):
             assert len(self.bank.frames) <= 4 + 2
             return super()._attend(target, references)
 
-    monkeypatch.setattr("cssta.engine.Stream", Watched)
+    monkeypatch.setattr("cssta.completion.Stream", Watched)
     monkeypatch.setattr(stream, "plan", lambda *_: Limits(1, 4, 8, 2**20))
     frames, masks = clip(100, height=4, width=4)
     made = inpainter(plan=ReferencePlan(near=()))

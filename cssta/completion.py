@@ -1,0 +1,77 @@
+"""Completing a clip: cropped to its holes, then what other frames see, then what nobody sees.
+
+What is not touched on the way comes back bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cssta.propagation import MEMORY
+from cssta.region import Region
+from cssta.stream import Pair, Reference, Stream, check_frame
+
+if TYPE_CHECKING:
+    from cssta.engine import Inpainter
+
+
+def complete_clip(
+    inpainter: Inpainter,
+    pairs: Iterable[Pair],
+    references: Iterable[Reference] | None,
+    start: int,
+    region: Region | None,
+    lead: int,
+) -> Iterator[np.ndarray]:
+    """As `Inpainter.stream`, which says what everything is."""
+    whole: deque[Pair] = deque()
+
+    def cropped() -> Iterator[Pair]:
+        like = None
+        for number, (frame, mask) in enumerate(pairs, start):
+            check_frame(f"frame {number}", frame, mask, like)
+            like = (frame.shape, frame.dtype)
+            part = crop(number, frame, mask, region)
+            if number >= start + lead:
+                whole.append((frame, part[1]))
+            yield part
+
+    parts: Iterator[Pair] = cropped()
+    if inpainter.propagation is not None:
+        first = next(parts, None)
+        if first is None:
+            return
+        propagation = inpainter.propagation.within(MEMORY, first[0].nbytes)
+        parts = propagation.run(chain([first], parts))
+    given = (
+        None
+        if references is None
+        else ((number, *crop(number, frame, mask, region)) for number, frame, mask in references)
+    )
+    stream = Stream(inpainter, given, start + lead)
+    for completed in stream.run(islice(parts, lead, None)):
+        frame, hole = whole.popleft()
+        result = frame.copy()
+        if hole.any():
+            y0, y1, x0, x1 = region or (0, frame.shape[0], 0, frame.shape[1])
+            result[y0:y1, x0:x1][hole] = completed[hole]
+        yield result
+
+
+def crop(number: int, frame: np.ndarray, mask: np.ndarray, region: Region | None) -> Pair:
+    """The region's part. Raises ValueError where it cannot be or leaves a part of the hole out."""
+    if region is None:
+        return frame, mask
+    y0, y1, x0, x1 = region
+    height, width = mask.shape
+    if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
+        raise ValueError(f"the region {region} does not lie in a {height}x{width} frame")
+    inside = mask[y0:y1, x0:x1]
+    if np.count_nonzero(inside) != np.count_nonzero(mask):
+        raise ValueError(f"frame {number} has a hole outside the region {region}")
+    return frame[y0:y1, x0:x1], inside

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cssta import Inpainter
+from cssta.checkpoint import Model
+from cssta.config import ModelConfig
+from cssta.inpainting import InpaintingNetwork
+from cssta.propagation import Propagation
+
+CONFIG = ModelConfig(width=6, coarse_width=4, dilations=(2,))
+PROPAGATION = Propagation(reach=3, passes=2)
+
+
+@pytest.fixture(scope="module")
+def inpainter() -> Inpainter:
+    torch.manual_seed(0)
+    model = Model(CONFIG, InpaintingNetwork(CONFIG).eval())
+    return Inpainter(model, torch.device("cpu"), propagation=PROPAGATION)
+
+
+def clip(frames: int = 16, height: int = 40, width: int = 56):
+    """A still picture behind a wandering hole, and a corner that is never seen."""
+    rng = np.random.default_rng(0)
+    still = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    video = np.repeat(still.repeat(4, 0).repeat(4, 1)[None], frames, axis=0)
+    masks = np.zeros(video.shape[:3], bool)
+    for t in range(frames):
+        masks[t, 8:20, 6 + 3 * t : 12 + 3 * t] = True
+    masks[:, 28:, :14] = True
+    return video, masks
+
+
+def test_what_others_see_is_theirs_and_only_the_rest_is_the_networks(inpainter):
+    frames, masks = clip()
+    result = inpainter.inpaint(np.where(masks[..., None], np.uint8(0), frames), masks)
+    np.testing.assert_array_equal(result[~masks], frames[~masks])
+    seen = masks.copy()
+    seen[:, 26:, :16] = False
+    error = np.abs(result.astype(int) - frames)
+    assert error[seen].mean() < 3
+    assert error[:, 30:, :12].mean() > 10  # an untrained network's
+
+
+def test_the_network_is_not_asked_where_nothing_is_left(inpainter, monkeypatch):
+    frames, masks = clip()
+    masks[:, 28:] = False
+    calls = []
+    handle = inpainter.network.coarse.register_forward_pre_hook(lambda *_: calls.append(1))
+    inpainter.inpaint(frames, masks)
+    handle.remove()
+    assert not calls
+
+
+def test_streams_and_clips_agree(inpainter):
+    frames, masks = clip()
+    references = [(i, frames[i], masks[i]) for i in inpainter.plan.spread(len(frames))]
+    streamed = inpainter.stream(zip(frames, masks, strict=True), references=references)
+    np.testing.assert_array_equal(np.stack(list(streamed)), inpainter.inpaint(frames, masks))
+
+
+def test_a_part_with_what_leads_to_it_comes_out_as_in_the_whole(inpainter):
+    frames, masks = clip(24)
+    references = [(i, frames[i], masks[i]) for i in inpainter.plan.spread(len(frames))]
+    whole = list(inpainter.stream(zip(frames, masks, strict=True), references=references))
+    start, stop, around, near = 10, 13, inpainter.lookahead, max(inpainter.plan.near)
+    part = inpainter.stream(
+        zip(frames[start - around : stop + around], masks[start - around :], strict=False),
+        references=references,
+        start=start - around,
+        lead=around - near,
+    )
+    for index in range(start - near, stop):
+        frame = next(part)
+        if index >= start:  # those before lack references of their own
+            np.testing.assert_array_equal(frame, whole[index])
+
+
+def test_a_crop_is_completed_alone(inpainter):
+    frames, masks = clip()
+    region = (0, 40, 0, 48)
+    masks[..., 48:] = False
+    streamed = inpainter.stream(zip(frames, masks, strict=True), references=(), region=region)
+    alone = inpainter.stream(zip(frames[:, :, :48], masks[:, :, :48], strict=True), references=())
+    for frame, (whole, part) in zip(frames, zip(streamed, alone, strict=True), strict=True):
+        np.testing.assert_array_equal(whole[:, :48], part)
+        np.testing.assert_array_equal(whole[:, 48:], frame[:, 48:])
+
+
+def test_nothing_comes_of_nothing(inpainter):
+    assert list(inpainter.stream([])) == []
+    frames, masks = clip(2)
+    assert list(inpainter.stream(zip(frames, masks, strict=True), lead=5)) == []

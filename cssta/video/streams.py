@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import av
 from av.stream import Disposition
 
-from cssta.video.segment_writer import Encoding, tag
+from cssta.video.segment_writer import Encoding
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -96,11 +96,9 @@ def _kept_tags(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def _describe(video: av.VideoStream, encoding: Encoding, times: Timeline, info: SourceInfo) -> None:
-    context = video.codec_context
+    context = video.codec_context  # which has the colour tags from the segment
     video.time_base = times.time_base
-    tag(context, encoding.colour)
     context.sample_aspect_ratio = encoding.sar
-    context.field_order = encoding.fields
     gaps = {later - earlier for earlier, later in itertools.pairwise(times.shown)}
     steady = max(gaps, default=0) - min(gaps, default=0) <= 1
     context.framerate = info.fps if steady else 0  # a rate would be taken for every frame's

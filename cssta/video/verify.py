@@ -196,11 +196,16 @@ def _early(tracks: list[Track], times: Timeline) -> bool:
 
 def _check_decoding(path: Path, frames: int) -> None:
     last, count = None, 0
-    with closing(decode_frames(path)) as decoded:
-        for frame in decoded:
-            if last is not None and frame.pts <= last:
-                raise _unverified(path, f"frame {count} is not after the one before")
-            last, count = frame.pts, count + 1
+    with open_video(path) as (container, stream):
+        stream.codec_context.options = {"err_detect": "explode"}  # nothing is to be concealed
+        stream.thread_type = "AUTO"
+        try:
+            for frame in container.decode(stream):
+                if last is not None and frame.pts <= last:
+                    raise _unverified(path, f"frame {count} is not after the one before")
+                last, count = frame.pts, count + 1
+        except av.FFmpegError as error:
+            raise _unverified(path, f"the data is damaged after frame {count}") from error
     if count != frames:
         raise _unverified(path, f"{count} frames can be decoded, not {frames}")
 

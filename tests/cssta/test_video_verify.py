@@ -73,6 +73,13 @@ def test_a_file_that_was_cut_off(job, tmp_path, share):
 def test_a_file_that_was_damaged(job, tmp_path):
     start = job[1].read_bytes().find(b"mdat") / job[1].stat().st_size
     refused(job, damage(job[1], tmp_path / "damaged.mp4", start + 0.05))
+    data = bytearray(job[1].read_bytes())
+    with av.open(str(job[1])) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+        longest = max(packets[1:], key=lambda packet: packet.size)  # after the first frame's
+        data[longest.pos + 12 : longest.pos + longest.size] = b"\xa5" * (longest.size - 12)
+    (tmp_path / "spoiled.mp4").write_bytes(data)
+    assert "the data is damaged after frame" in refused(job, tmp_path / "spoiled.mp4")
 
 
 def test_lost_frames(job, tmp_path):

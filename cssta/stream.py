@@ -216,7 +216,7 @@ class Stream:
 
     def _references(self, target: int) -> list[int]:
         """Numbers of a target's references, all of them remembered."""
-        far = self.far
+        far = [number for number in self.far if number != self._far_key(target)]
         if self.one_pass:
             gathered = self._one_pass().gathered(target - self.start, self.next - self.start)
             far = [self.start + number for number in gathered]
@@ -227,13 +227,22 @@ class Stream:
         for position, (number, frame, mask) in self.given:
             if position % self.every:
                 continue
-            if number not in self.bank.frames:
+            key = self._far_key(number)
+            if key not in self.bank.frames:
                 self._check(number, frame, mask)
-                self.bank.add(number, frame, mask)
-            self.far.append(number)
+                self.bank.add(key, frame, mask)
+            self.far.append(key)
             self._thin()
             self.bank.encode(self.far, self.limits.batch)
         self._thin()
+
+    def _far_key(self, number: int) -> int:
+        """Under which number a given reference is remembered.
+
+        Its own, unless propagation fills the pairs' holes: which of the two versions a target gets
+        would then depend on where the stream began.
+        """
+        return number if self.inpainter.propagation is None else -1 - number
 
     def _thin(self) -> None:
         while len(self.far) > max(1, self.limits.far):

@@ -101,6 +101,7 @@ def attend_clip(
     return inter + hole_region_attention(targets, hole, scale=scale), entropy
 
 
+@torch.compiler.disable  # sizes of all it makes depend on the masks' values
 def inter_frame_attention(
     targets,
     references,
@@ -153,6 +154,7 @@ def inter_frame_attention(
     return inside.to(targets.dtype), entropies.nanmean()
 
 
+@torch.compiler.disable  # likewise
 def hole_region_attention(targets: Tensor, hole: Tensor, *, scale: float | Tensor) -> Tensor:
     """Eq. 2: every 1x1 block of a target's hole over all blocks of the same hole.
 
@@ -207,6 +209,7 @@ class CSSTALayer(nn.Module):
                 reference_masks,
                 scale=scale,
                 allowed=allowed,
+                budget=budget,
                 track_entropy=self.track_entropy,
             )
             return inter + hole_region_attention(targets, hole, scale=scale), entropy

@@ -153,7 +153,11 @@ class _Block:
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
         half = self.setting.half_dtype
-        return a @ b if half is None else (a.to(half) @ b.to(half)).to(a.dtype)
+        if half is None:
+            return a @ b
+        if a.is_cuda and a.dtype == torch.float32:  # elsewhere the result is rounded, too
+            return torch.mm(a.to(half), b.to(half), out_dtype=torch.float32)
+        return (a.to(half) @ b.to(half)).to(a.dtype)
 
     def scores(self, group: Group, tile: slice, around: slice) -> Tensor:
         """Temperature times cosine, less the offset; minus infinity at hidden keys: (Q + 1, L')."""

@@ -2,10 +2,15 @@
 
 It does patch_size ** 2 times the multiplications of `cssta.patch_attention` and is exact all the
 same. Where a matrix unit makes multiplications nearly free but memory is slow (bfloat16 on a CPU
-with AMX), that is the better trade for training; elsewhere the benchmark compares with it.
+with AMX), that is the better trade; elsewhere the benchmark compares with it.
+
+Shapes: T targets, R references, C channels, Q queries and K keys, D = C * patch_size ** 2.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +19,7 @@ from torch import Tensor
 ENTROPY_ROWS = 256  # queries whose scores are held at once to measure their entropy
 
 
+@torch.compiler.disable
 def unfold_attention(
     targets: Tensor,
     references: Tensor,
@@ -23,45 +29,134 @@ def unfold_attention(
     scale: float | Tensor,
     patch_size: int = 3,
     allowed: Tensor | None = None,
+    budget: int = 2**27,
     track_entropy: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Arguments and results as `cssta.attention.inter_frame_attention`."""
-    pad = patch_size // 2
-    mask = hole.float()
-    near = F.max_pool2d(mask, patch_size, 1, pad).flatten(1) > 0.5
-    touched = F.max_pool2d((reference_masks > 0.5).float(), patch_size, 1, pad)
-    visible = touched.flatten(1) < 0.5
-    queries = F.unfold(targets, patch_size, padding=pad).transpose(1, 2)
-    values = F.unfold(references, patch_size, padding=pad).transpose(1, 2)
-    keys = values / values.norm(dim=2, keepdim=True).clamp_min(1e-6)
-    count = F.fold(
-        torch.ones_like(queries[:1].transpose(1, 2)), targets.shape[2:], patch_size, padding=pad
-    )
-    half = torch.is_autocast_enabled(targets.device.type)
-    dtype = torch.get_autocast_dtype(targets.device.type) if half else targets.dtype
+    """Arguments and results as `cssta.attention.inter_frame_attention`.
+
+    On a CPU and without gradients or entropy, references are unfolded a few rows at a time: about
+    `budget` bytes of them, however many there are. Otherwise all at once, which is for training on
+    small crops and for comparison.
+    """
+    device, pad = targets.device, patch_size // 2
+    half = torch.is_autocast_enabled(device.type)
+    wide = torch.promote_types(targets.dtype, references.dtype)
+    wide = torch.promote_types(wide, torch.float32)  # norms of stored half-precision features
+    dtype = torch.get_autocast_dtype(device.type) if half else targets.dtype
+    learning = torch.is_grad_enabled() and (targets.requires_grad or references.requires_grad)
+    streamed = device.type == "cpu" and not learning and not track_entropy
+    mask = hole.to(targets.dtype)
+    near = F.max_pool2d(hole.float(), patch_size, 1, pad).flatten(1) > 0.5
+    # A part is there six times in the end: values, keys, those that are seen, and their copies.
+    limit = budget // (6 * wide.itemsize) if streamed else None
+    keys_of = partial(_keys, references, reference_masks, patch_size, device, wide, limit)
+    whole = None if streamed else list(keys_of())
     outputs, entropies = [], [targets.new_zeros(0)]
     for t in range(len(targets)):
-        seen = visible if allowed is None else visible & allowed[t, :, None]
-        mixed = torch.zeros_like(queries[t])
-        if near[t].any() and seen.any():
-            query = queries[t][near[t]]
+        queries = F.unfold(targets[t : t + 1].to(wide), patch_size, padding=pad)[0].T
+        mixed = torch.zeros_like(queries)
+        index = near[t].nonzero().squeeze(1)
+        if len(index):
+            query = queries[index]
             query = scale * query / query.norm(dim=1, keepdim=True).clamp_min(1e-6)
-            parts = (query, keys[seen], values[seen])
-            result = F.scaled_dot_product_attention(
-                *(part.to(dtype)[None, None] for part in parts), scale=1.0
+            parts = keys_of() if whole is None else whole
+            seen = None if allowed is None else allowed[t]
+            attend = _streamed if streamed else _fused
+            result = attend(query, parts, seen, dtype)
+            if result is not None:
+                mixed = mixed.index_copy(0, index, result.to(mixed.dtype))
+            if track_entropy and whole:
+                _, visible, keys, _ = whole[0]
+                keys = keys[visible if seen is None else visible & seen[whole[0][0]]]
+                entropies.append(_entropy(query.detach(), keys.detach()))
+        outputs.append(_fold(mixed, targets.shape[2:], patch_size))
+    return torch.stack(outputs).to(targets.dtype) * mask, torch.cat(entropies).nanmean()
+
+
+Keys = tuple[Tensor, Tensor, Tensor, Tensor]  # reference numbers, visible (K,); keys, values (K, D)
+
+
+def _keys(
+    references: Tensor,
+    masks: Tensor,
+    patch: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    limit: int | None,
+) -> Iterator[Keys]:
+    """All references' patches in order, about `limit` values at a time (None: all at once)."""
+    count, channels, height, width = references.shape
+    pad = patch // 2
+    if limit is None:
+        rows, group = height, max(1, count)
+    else:
+        per_row = channels * patch**2 * width
+        rows = max(1, min(height, limit // per_row))
+        group = max(1, limit // (per_row * height))
+    for start in range(0, count, group):
+        chunk = references[start : start + group].to(device, dtype)
+        numbers = torch.arange(start, start + len(chunk), device=device)
+        hidden = (masks[start : start + group].to(device) > 0.5).float()
+        visible = F.max_pool2d(hidden, patch, 1, pad) < 0.5
+        padded = F.pad(chunk, [pad] * 4)
+        for top in range(0, height, rows):
+            bottom = min(height, top + rows)
+            values = F.unfold(padded[:, :, top : bottom + 2 * pad], patch)
+            values = values.transpose(1, 2).flatten(0, 1)
+            yield (
+                numbers.repeat_interleave((bottom - top) * width),
+                visible[:, :, top:bottom].flatten(),
+                values / values.norm(dim=1, keepdim=True).clamp_min(1e-6),
+                values,
             )
-            if track_entropy:
-                entropies.append(_entropy(query.detach(), keys[seen].detach()))
-            index = near[t].nonzero().squeeze(1)
-            mixed = mixed.index_copy(0, index, result[0, 0].to(mixed.dtype))
-        outputs.append(mixed)
-    folded = F.fold(
-        torch.stack(outputs).transpose(1, 2), targets.shape[2:], patch_size, padding=pad
-    )
-    return folded / count * mask, torch.cat(entropies).nanmean()
+
+
+def _seen(parts: Iterator[Keys], allowed: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Keys and values that one target may look at, where there are any."""
+    for numbers, visible, keys, values in parts:
+        seen = visible if allowed is None else visible & allowed[numbers]
+        if seen.any():
+            yield keys[seen], values[seen]
+
+
+def _fused(query: Tensor, parts, allowed, dtype: torch.dtype) -> Tensor | None:
+    """(Q, D) -> (Q, D), differentiable; None where nothing is seen."""
+    for keys, values in _seen(parts, allowed):  # (a single part)
+        inputs = (part.to(dtype)[None, None] for part in (query, keys, values))
+        return F.scaled_dot_product_attention(*inputs, scale=1.0)[0, 0]
+    return None
+
+
+def _streamed(query: Tensor, parts, allowed, dtype: torch.dtype) -> Tensor | None:
+    """As `_fused`, a running softmax over any number of parts."""
+    # The public function keeps the normaliser to itself.
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    query = query.to(dtype)[None, None]
+    total, level = None, None
+    for keys, values in _seen(parts, allowed):
+        output, log_sum = attend(
+            query, keys.to(dtype)[None, None], values.to(dtype)[None, None], scale=1.0
+        )
+        output, log_sum = output[0, 0].to(values.dtype), log_sum[0, 0, :, None].to(values.dtype)
+        if total is None:
+            total, level = output, log_sum
+        else:
+            higher = torch.logaddexp(level, log_sum)
+            total = total * (level - higher).exp() + output * (log_sum - higher).exp()
+            level = higher
+    return total
+
+
+def _fold(rows: Tensor, size: tuple[int, int], patch: int) -> Tensor:
+    """Patches (H * W, D) back to their places, overlaps averaged: (C, H, W)."""
+    pad = patch // 2
+    ones = rows.new_ones(1, patch**2, len(rows))
+    count = F.fold(ones, size, patch, padding=pad)[0]
+    return F.fold(rows.T[None], size, patch, padding=pad)[0] / count
 
 
 def _entropy(queries: Tensor, keys: Tensor) -> Tensor:
-    """Of each query's softmax over all keys, in nats: (Q, C), (K, C) -> (Q,)."""
+    """Of each query's softmax over all keys, in nats: (Q, D), (K, D) -> (Q,), nan without keys."""
     parts = [(part @ keys.T).float().log_softmax(dim=1) for part in queries.split(ENTROPY_ROWS)]
-    return torch.cat([-(part.exp() * part).sum(dim=1) for part in parts])
+    entropy = torch.cat([-(part.exp() * part).sum(dim=1) for part in parts])
+    return entropy if len(keys) else torch.full_like(entropy, torch.nan)

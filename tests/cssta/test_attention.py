@@ -249,25 +249,100 @@ def test_entropy_is_of_queries_that_see_any_key(unfold):
     assert math.isnan(layer(targets, references, hole, hidden)[1])
 
 
+def close_inside(result, expected, hole, tolerance) -> bool:
+    """Root of the mean squared error in the hole, relative to the values there."""
+    inside = (hole > 0.5).expand_as(expected)
+    error = (result.double() - expected)[inside]
+    return bool(error.square().mean() < tolerance**2 * expected[inside].square().mean())
+
+
 @pytest.mark.parametrize("unfold", [False, True])
-def test_autocast_is_close(unfold):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("grad", [False, True])
+def test_autocast_is_close(unfold, dtype, grad):
     targets, references, hole, hidden = clip(2, 3, channels=16)
     layer = CSSTALayer(10.0)
     layer.unfold = unfold
     expected, _ = attend_clip(targets, references, hole, hidden, scale=10.0)
-    with torch.autocast("cpu", torch.bfloat16):
-        result, _ = layer(*(t.float() for t in (targets, references, hole, hidden)))
-    inside = (hole > 0.5).expand_as(expected)
-    error = (result.double() - expected)[inside]
-    assert error.square().mean() < (0.02**2) * expected[inside].square().mean()
+    leaf = references.float().requires_grad_(grad)
+    with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype):
+        result, _ = layer(targets.float(), leaf, hole.float(), hidden.float())
+    assert close_inside(result.detach(), expected, hole, 0.02)
+    if grad:
+        result.float().square().sum().backward()
+        exact = references.clone().requires_grad_()
+        attend_clip(targets, exact, hole, hidden, scale=10.0)[0].square().sum().backward()
+        assert close_inside(leaf.grad, exact.grad, torch.ones_like(hidden), 0.1)
 
 
-def test_half_precision_features_are_close():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_features_are_close(dtype):
     inputs = clip(2, 3, channels=16)
     expected, _ = attend_clip(*inputs, scale=10.0)
-    result, _ = attend_clip(*(t.bfloat16() for t in inputs), scale=10.0)
-    assert result.dtype == torch.bfloat16
+    result, _ = attend_clip(*(t.to(dtype) for t in inputs), scale=10.0)
+    assert result.dtype == dtype
     assert relative_error(result, expected) < 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_references_stored_in_half_precision_lose_only_their_rounding(dtype):
+    targets, references, hole, hidden = (t.float() for t in clip(2, 5, channels=8))
+    stored = references.to(dtype)
+    result, _ = attend_clip(targets, stored, hole, hidden, scale=10.0)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, attend_clip(targets, stored.float(), hole, hidden, scale=10.0)[0])
+
+
+def test_references_may_be_mapped_from_a_file(tmp_path):
+    targets, references, hole, hidden = (t.float() for t in clip(2, 5, channels=8))
+    path = str(tmp_path / "bank")
+    size = references.numel()
+    mapped = torch.from_file(path, shared=True, size=size, dtype=torch.float32).view_as(references)
+    mapped.copy_(references)
+    result, _ = attend_clip(targets, mapped, hole, hidden, scale=10.0, budget=2**16)
+    expected, _ = attend_clip(targets, references, hole, hidden, scale=10.0, budget=2**16)
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("unfold", [False, True])
+def test_references_may_lie_in_the_hosts_memory(unfold):
+    targets, references, hole, hidden = (t.float() for t in clip(2, 5, channels=8))
+    layer = CSSTALayer(10.0).cuda()
+    layer.unfold = unfold
+    with torch.no_grad():
+        result, _ = layer(targets.cuda(), references.pin_memory(), hole.cuda(), hidden, None)
+        everything = (t.cuda() for t in (targets, references, hole, hidden))
+        expected, _ = layer(*everything)
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_on_a_gpu_is_close(dtype):
+    targets, references, hole, hidden = clip(2, 3, channels=16)
+    expected, _ = attend_clip(targets, references, hole, hidden, scale=10.0)
+    inputs = [t.float().cuda() for t in (targets, references, hole, hidden)]
+    leaf = inputs[1].requires_grad_()
+    with torch.autocast("cuda", dtype):
+        result, _ = attend_clip(*inputs, scale=10.0)
+    assert close_inside(result.detach().cpu(), expected, hole, 0.02)
+    (gradient,) = torch.autograd.grad(result.float().square().sum(), leaf)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("unfold", [False, True])
+def test_a_compiled_layer_gives_the_same_result_and_gradients(unfold):
+    inputs = clip(2, 3)
+    layer = CSSTALayer(10.0).double()
+    layer.unfold = unfold
+    results = []
+    for function in (layer, torch.compile(layer, backend="aot_eager")):
+        leaf = inputs[1].clone().requires_grad_()
+        output, _ = function(inputs[0], leaf, *inputs[2:])
+        results.append([output.detach(), *torch.autograd.grad(output.square().sum(), leaf)])
+    for ours, expected in zip(*results, strict=True):
+        assert relative_error(ours, expected) < 1e-12
 
 
 def test_half_precision_references_may_learn():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,3 +51,32 @@ def test_gradients_equal_those_of_patch_attention():
         gradients.append(torch.autograd.grad((output**2).sum(), leaves))
     for one, two in zip(*gradients, strict=True):
         assert torch.allclose(one, two, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("budget", [1, 20_000, 2**30])
+def test_streamed_references_give_the_same_result(budget):
+    rng = torch.Generator().manual_seed(0)
+    own = torch.randn(2, 4, 7, 9, dtype=torch.float64, generator=rng)
+    bank = torch.randn(5, 4, 7, 9, dtype=torch.float64, generator=rng)
+    holes = torch.rand(2, 1, 7, 9, generator=rng) < 0.5
+    hiding = (torch.rand(5, 1, 7, 9, generator=rng) < 0.05).double()
+    hiding[1] = 1  # a part in which nothing is seen
+    allowed = torch.tensor([[1, 1, 0, 1, 1], [0, 1, 0, 0, 0]]).bool()
+    expected, _ = inter_frame_attention(own, bank, holes, hiding, scale=12.0, allowed=allowed)
+    with torch.no_grad():
+        result, _ = unfold_attention(
+            own, bank, holes, hiding, scale=12.0, allowed=allowed, budget=budget
+        )
+    assert torch.allclose(result, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_references_stored_in_half_precision():
+    rng = torch.Generator().manual_seed(0)
+    own, bank = torch.randn(1, 4, 7, 9, generator=rng), torch.randn(3, 4, 7, 9, generator=rng)
+    holes, hiding = torch.ones(1, 1, 7, 9, dtype=torch.bool), torch.zeros(3, 1, 7, 9)
+    for dtype in (torch.bfloat16, torch.float16):
+        stored = bank.to(dtype)
+        with torch.no_grad():
+            result, _ = unfold_attention(own, stored, holes, hiding, scale=12.0)
+            expected, _ = unfold_attention(own, stored.float(), holes, hiding, scale=12.0)
+        assert result.dtype == torch.float32 and torch.equal(result, expected)

@@ -27,7 +27,7 @@ from cssta.video.encoders import (
 )
 from cssta.video.errors import VideoError
 from cssta.video.planes import bit_depth, planar_format
-from cssta.video.properties import VideoProperties, canonical, look
+from cssta.video.properties import TOP, VideoProperties, canonical, look
 from cssta.video.rehearsal import CONTAINERS, rehearsed
 from cssta.video.segment_writer import Encoding
 
@@ -109,7 +109,6 @@ def choose_encoding(
         matrix=source.matrix if source else None,
         mastering=source.mastering if deep else None,
         light=source.light if deep else None,
-        fields=source.fields if source else 0,
         options=options,
         threads=encoder.threads,
         lossless=lossless,
@@ -224,8 +223,10 @@ def _own_options(
         height, width = info.stored_height, info.stored_width
         small = "1" if height <= CIF[0] and width <= CIF[1] else "4"
         options["slices"] = small if height * width <= SMALL else "16"
-    if source is not None and source.fields and codec in WITH_FIELDS:
-        options["flags"] = "+ildct+ilme" + ("+qscale" if codec in QUANTISERS else "")
+    if source is not None and source.fields:
+        options["field_order"] = "tt" if source.fields == TOP else "bb"
+        if codec in WITH_FIELDS:
+            options["flags"] = "+ildct+ilme" + ("+qscale" if codec in QUANTISERS else "")
     if codec in ("vp8", "vp9") and pix_fmt.startswith("yuva"):
         options["auto-alt-ref"] = "0"
     if codec == "prores" and source is not None:

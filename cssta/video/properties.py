@@ -114,11 +114,16 @@ def look(path: Path) -> tuple[VideoProperties, av.VideoFrame]:
             mastering=MasteringDisplay.parse(mastering) if mastering else None,
             light=struct.unpack_from("=2I", light) if light else None,
             per_frame=tuple(sorted({PER_FRAME_HDR[k] for k in side if k in PER_FRAME_HDR})),
-            fields=FIELDS.get(context.field_order, TOP if frame.interlaced_frame else 0),
+            fields=_fields(context, frame),
             tag=(context.codec_tag or "").strip("\0 "),
             profile=context.profile,
         )
     return properties, frame
+
+
+def _fields(context: av.VideoCodecContext, frame: av.VideoFrame) -> int:
+    told = getattr(context, "field_order", 0)  # from PyAV 18 on
+    return FIELDS.get(told, TOP if frame.interlaced_frame else 0)
 
 
 def _turning(matrix: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -160,7 +165,7 @@ def differences(source: VideoProperties, copy: VideoProperties) -> list[str]:
         before, after = getattr(source, name), getattr(copy, name)
         if before != after:
             found.append(f"the {words} {_words(before)} became {_words(after)}")
-    if source.fields != copy.fields:
+    if source.fields != copy.fields and hasattr(av.VideoCodecContext, "field_order"):
         kinds = {0: "whole frames", TOP: "top field first", BOTTOM: "bottom field first"}
         found.append(f"{kinds[source.fields]} became {kinds[copy.fields]}")
     if source.pix_fmt.startswith("gbr") and not copy.pix_fmt.startswith("gbr"):

@@ -38,7 +38,7 @@ class Encoding:
         rate: frames per second that the encoder is told.
         lossless: every sample outside the holes must come out as it went in.
         tag: four letters for the codec in the container; "" for the usual ones.
-        colour, sar, matrix, mastering, light, fields: what the output says of itself (see
+        colour, sar, matrix, mastering, light: what the output says of itself (see
             `VideoProperties`).
         dropped: numbers of the source's streams that are left out, as the user wanted.
         changed: ways in which the copy may differ, as the user wanted (see `differences`).
@@ -54,7 +54,6 @@ class Encoding:
     matrix: tuple[int, ...] | None = None
     mastering: MasteringDisplay | None = None
     light: tuple[int, int] | None = None
-    fields: int = 0
     options: dict[str, str] = field(default_factory=dict)
     threads: int = 1
     lossless: bool = False
@@ -110,7 +109,6 @@ class SegmentWriter:
         context.time_base = 1 / encoding.rate
         context.thread_count = encoding.threads
         context.sample_aspect_ratio = encoding.sar
-        context.field_order = encoding.fields
         tag(context, encoding.colour)
         self._stream = stream
 

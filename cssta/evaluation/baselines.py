@@ -103,7 +103,8 @@ class _View:
 
     @classmethod
     def of(cls, frame: np.ndarray, mask: np.ndarray) -> _View:
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        # (Descriptors reach beyond their keypoint: what is in the hole must be alike in any case.)
+        grey = np.where(mask, np.uint8(127), cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
         visible = cv2.erode((~mask).astype(np.uint8), np.ones((7, 7), np.uint8))
         points, descriptors = cv2.ORB_create(FEATURES).detectAndCompute(grey, visible)
         return cls(np.float32([point.pt for point in points]).reshape(-1, 2), descriptors)

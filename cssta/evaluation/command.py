@@ -203,7 +203,8 @@ def _methods(args: argparse.Namespace) -> tuple[list[Method], list[str | None]]:
     if len(models) == 1 and "=" not in "".join(args.model):
         models = [("", models[0][1])]
     for label, folder in models:
-        methods += model_methods(parts, folder, label, args.device)
+        lenient = args.methods is None
+        methods += model_methods(parts, folder, label, args.device, lenient=lenient)
     return methods, [folder for _, folder in models] if parts else []
 
 

@@ -65,12 +65,18 @@ NAMES = (*BASELINES, *PARTS)
 
 
 def model_methods(
-    parts: Sequence[str], folder: str | Path | None, label: str, device: str | None = None
+    parts: Sequence[str],
+    folder: str | Path | None,
+    label: str,
+    device: str | None = None,
+    *,
+    lenient: bool = False,
 ) -> list[Method]:
     """These parts of a model folder (None: the default weights), its weights loaded once.
 
     `label`: how the model is called in tables; "" leaves the parts' own names. Raises
-    CheckpointError, or ValueError for an unknown part.
+    CheckpointError, or ValueError for an unknown part, or one that the model does not have unless
+    `lenient`, which leaves it out.
     """
     if not parts:
         return []
@@ -79,6 +85,10 @@ def model_methods(
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"there is no method {part!r}; choose from {', '.join(NAMES)}")
+        if part == "recurrent" and inpainter.temporal is None:
+            if lenient:
+                continue
+            raise ValueError(f"{folder}: the model has no temporal network to be recurrent with")
         name = part if not label else label if part == "cssta" else f"{label}: {part}"
         methods.append(Method(name, _part(part, inpainter), PARTS[part]))
     return methods
@@ -88,8 +98,6 @@ def _part(part: str, inpainter: Inpainter) -> Complete:
     if part == "stage1":
         return lambda frames, masks: coarse_only(inpainter, frames, masks, recurrent=False)
     if part == "recurrent":
-        if inpainter.temporal is None:
-            raise ValueError("the model has no temporal network, so there is nothing recurrent")
         return lambda frames, masks: coarse_only(inpainter, frames, masks, recurrent=True)
     if part == "cssta":
         return inpainter.inpaint

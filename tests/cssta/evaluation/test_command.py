@@ -1,0 +1,122 @@
+"""`cssta evaluate` from the command line: numbers that repeat, files, and messages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cssta.evaluation.command import add_parser
+from cssta.evaluation.protocols import PROTOCOLS
+from cssta.video import VideoError, read_frames, write_frame_folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """The protocols at a size that is quick."""
+    from dataclasses import replace
+
+    for name, found in list(PROTOCOLS.items()):
+        monkeypatch.setitem(PROTOCOLS, name, replace(found, height=48, width=64, window=7))
+
+
+def evaluate(*arguments: object) -> None:
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers(required=True))
+    args = parser.parse_args(["evaluate", *map(str, arguments)])
+    args.run(args)
+
+
+def test_model_and_baselines(davis, tiny_model, tmp_path, capsys):
+    output = tmp_path / "out"
+    arguments = (davis, "--model", tiny_model, "--output", output, "--figures", 1, "--frames", 4)
+    evaluate(*arguments)
+    printed = capsys.readouterr().out
+    content = json.loads((output / "evaluation.json").read_text())
+    methods = ["telea", "nearest", "aligned", "flow", "cssta"]
+    assert [row["method"] for row in content["pooled"]] == methods
+    assert len(content["scores"]) == 15 and not content["failed"]
+    first = content["scores"][0]
+    assert (first["sequence"], first["frames"], len(first["masks"])) == ("a", 4, 12)
+    assert all(row["seconds"] >= 0 for row in content["scores"])
+    assert "what it was trained on is not known" in printed and "Seconds on" in printed
+    assert "| cssta |" in printed and first["masks"] in printed
+    names = {path.name for path in (output / "figures").iterdir()}
+    assert names == {"a.png", "a.mp4", "a-attention.png"}
+    page = (output / "report.html").read_text()
+    assert page.count("<img ") == 2 and page.count("<video ") == 1
+
+    evaluate(*arguments, "--figures", 0)
+    again = json.loads((output / "evaluation.json").read_text())
+    for one, other in zip(content["scores"], again["scores"], strict=True):
+        assert one | {"seconds": 0} == other | {"seconds": 0}
+
+
+def test_a_folder_of_results_scores_like_the_method_that_made_it(davis, tmp_path, capsys):
+    truth = {name: read_frames(davis / "JPEGImages/480p" / name) for name in "ab"}
+    for name, frames in truth.items():
+        wrong = frames.astype(int) + 10  # everywhere: outside the hole it does not count
+        write_frame_folder(tmp_path / "theirs" / name, np.clip(wrong, 0, 255).astype(np.uint8))
+    evaluate(
+        davis, "--results", f"theirs={tmp_path / 'theirs'}", "--output", tmp_path / "out",
+        "--figures", 0, "--json",
+    )  # fmt: skip
+    content = json.loads(capsys.readouterr().out)
+    assert [row["method"] for row in content["scores"]] == ["theirs", "theirs"]
+    assert 28 < content["scores"][0]["hole_psnr"] < 30  # 10 levels: 28.13 dB, clipped ones less
+    assert content["scores"][0]["psnr"] > content["scores"][0]["hole_psnr"] + 5
+    assert content["scores"][0]["seconds"] is None
+    assert "no result for c" in content["failed"][0]
+
+
+def test_tables_of_the_paper(davis, tiny_model, tmp_path, capsys):
+    arguments = ("--model", f"ours={tiny_model}", "--sequences", "a", "--frames", 3, "--figures", 0)
+    for table, row in ((1, "GatedConv | DAVIS | 23.623"), (3, "without the CSSTA layer")):
+        output = tmp_path / str(table)
+        evaluate(davis, "--table", table, *arguments, "--output", output)
+        text = (output / "evaluation.md").read_text()
+        assert text.startswith(f"# Table {table}") and row in text
+    assert "| ours: references-0 |" in text and "| ours |" in text
+    evaluate(
+        davis, "--table", 4, "--model", f"a={tiny_model}", "--model", f"b={tiny_model}",
+        "--frames", 2, "--figures", 0, "--output", tmp_path / "4",
+    )  # fmt: skip
+    content = json.loads((tmp_path / "4" / "evaluation.json").read_text())
+    assert [row["method"] for row in content["pooled"]] == ["a", "b"]
+
+
+def test_objects_and_given_masks(davis, tmp_path, capsys):
+    common = ("--methods", "telea", "--figures", 0, "--output", tmp_path / "out", "--json")
+    evaluate(davis, "--holes", "objects", *common)
+    objects = json.loads(capsys.readouterr().out)["scores"]
+    evaluate(davis, "--masks", davis / "Annotations/480p", *common)
+    given = json.loads(capsys.readouterr().out)["scores"]
+    assert all(a["masks"] != b["masks"] for a, b in zip(objects, given, strict=True))
+    evaluate(davis, "--seed", 1, *common)
+    other = json.loads(capsys.readouterr().out)["scores"]
+    evaluate(davis, *common)
+    assert json.loads(capsys.readouterr().out)["scores"][0]["masks"] != other[0]["masks"]
+
+
+def test_what_is_wrong_is_one_line(davis, tmp_path):
+    for arguments, words in (
+        ((davis, "--methods", "gated"), "no method 'gated'"),
+        ((davis, "--sequences", "z"), "no sequence 'z'"),
+        ((davis, "--results", tmp_path), "nothing could be scored"),
+    ):
+        with pytest.raises(SystemExit, match=words):
+            evaluate(*arguments, "--output", tmp_path / "out")
+    with pytest.raises(VideoError, match="holds no sequences"):
+        evaluate(tmp_path / "absent")
+
+
+def test_as_a_module(tmp_path: Path):
+    command = [sys.executable, "-m", "cssta.evaluation", "evaluate", str(tmp_path / "absent")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "holds no sequences" in done.stderr
+    assert "Traceback" not in done.stderr

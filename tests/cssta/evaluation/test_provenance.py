@@ -1,0 +1,28 @@
+"""Captions say what a model's card says, and that a missing card says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cssta.evaluation.provenance import describe_machine, describe_model
+
+
+def test_the_default_weights():
+    text = describe_model(None)
+    for part in ("default weights", "research clips", "never trained on: DAVIS", "inpainter"):
+        assert part in text
+    assert "**" not in text
+
+
+def test_a_card_of_ones_own(tmp_path: Path):
+    assert "what it was trained on is not known" in describe_model(tmp_path)
+    (tmp_path / "README.md").write_text("# M\n\n| | |\n| --- | --- |\n| steps | 7 |\n")
+    assert describe_model(tmp_path) == f"Model: {tmp_path}; steps: 7."
+    (tmp_path / "README.md").write_text("# M\n\nA **short CPU run**.\n")
+    text = describe_model(tmp_path)
+    assert "see " in text and text.endswith("These weights are of a short run.")
+
+
+def test_the_machine():
+    text = describe_machine("cpu")
+    assert text.startswith("Seconds on ") and "torch" in text and "cores" in text

@@ -12,14 +12,15 @@ Region = tuple[int, int, int, int]
 """A box (y0, y1, x0, x1), in pixels; y1 and x1 are the first beyond it."""
 
 ALIGN = 16  # pixels, so that few sizes occur and features lie as they would in the whole frame
-CONTEXT = 96  # pixels at least around the holes
+CONTEXT = 96  # pixels at least around the holes,
+SHARE = 0.25  # or this much of the frame's shorter side, or of the box's longer
 WORTHWHILE = 0.8  # share of the frame's area below which a crop is chosen
 
 
 def crop_region(box: Region, height: int, width: int) -> Region | None:
     """The crop for holes that all lie in `box`; None where the whole frame costs hardly more."""
     y0, y1, x0, x1 = box
-    margin = max(CONTEXT, (y1 - y0) // 2, (x1 - x0) // 2)
+    margin = max(CONTEXT, int(SHARE * max(min(height, width), y1 - y0, x1 - x0)))
     y0, y1 = _widen(y0, y1, margin, height)
     x0, x1 = _widen(x0, x1, margin, width)
     area = (y1 - y0) * (x1 - x0)

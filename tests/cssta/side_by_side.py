@@ -41,6 +41,7 @@ def video_facts(path: Path) -> dict:
             "pix_fmt": first.format.name,
             "sar": stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
             "rotation": first.rotation,
+            "interlaced": bool(first.interlaced_frame),
             "colour": (first.color_primaries, first.color_trc, first.colorspace),
             "full": first.color_range == 2,
             "hdr": {d.type.name: bytes(d) for d in first.side_data if d.type.name in SIDE_DATA},

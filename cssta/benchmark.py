@@ -1,7 +1,11 @@
 """What completing a frame costs: FLOPs, seconds, memory; beside dense attention or a peer.
 
-Every measurement is a process of its own, so that its peak memory is its own. GFLOPs count a
-multiply-add as two, as `torch.utils.flop_counter` does, over a whole clip with everything included.
+Every measurement is a process of its own. Methods:
+    cssta     as `cssta inpaint` completes: pixels that other frames see are brought along by
+              optical flow (OpenCV's, which counts no FLOPs here), networks do what is left
+    networks  the networks alone, every hole pixel: the paper's method
+    float32   the same in float32 by sums along diagonals: a CPU without a matrix unit
+    dense     the same with eq. 1 as it is written: every position a query, all scores at once
 
 Shapes: T frames, H and W size.
 """
@@ -10,148 +14,168 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
-import platform
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from cssta.checkpoint import Model, pick_device
 from cssta.config import PRESETS, ModelConfig
-from cssta.engine import Inpainter
+from cssta.dense_attention import DenseAttention, score_bytes
+from cssta.engine import PROPAGATION, Inpainter
 from cssta.inpainting import InpaintingNetwork
 from cssta.masks import freeform_masks
-from cssta.temporal import TemporalNetwork
+from cssta.measure import PeakMemory, alone, count_flops, machine, timed
+from cssta.planner import free_memory
 
 SIZES = ("256x256", "432x240", "864x480", "1280x720")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement; `gflops` and `seconds` are per frame of the clip."""
-
-    method: str
-    size: str
-    frames: int
-    gflops: float
-    seconds: float
-    peak_mib: float
+METHODS = ("cssta", "networks", "float32", "dense")
+Complete = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def clip(frames: int, height: int, width: int, hole: float) -> tuple[np.ndarray, np.ndarray]:
-    """Noise that drifts, with drifting free-form holes: cost does not depend on content."""
+    """A texture that drifts, uint8 (T, H, W, 3), with free-form holes that drift otherwise."""
     rng = np.random.default_rng(0)
-    wide = rng.integers(0, 256, (height, width + frames, 3), dtype=np.uint8)
+    wide = np.zeros((height, width + frames, 3), np.float32)
+    for size in (4, 16, 64):  # detail of several sizes
+        coarse = rng.random((height // size + 2, (width + frames) // size + 2, 3), np.float32)
+        wide += cv2.resize(coarse, (width + frames, height), interpolation=cv2.INTER_CUBIC) / 3
+    wide = (255 * wide.clip(0, 1)).astype(np.uint8)
     video = np.stack([wide[:, t : t + width] for t in range(frames)])
     masks = freeform_masks(rng, frames, height, width, ratio=(hole, hole), moving=True)
     return video, masks
 
 
-def build(method: str, model: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """`cssta`, `dense` (the same by unfolded patches), or a peer as `module:function`."""
+def build(method: str, model: str) -> Complete:
+    """One of METHODS, or a peer as `module:function` or `path/to/file.py:function`.
+
+    `model`: a size with random weights, a model folder, or `default`.
+    """
     if ":" in method:
-        module, function = method.split(":")
-        return getattr(importlib.import_module(module), function)
+        return peer(method)
+    propagation = PROPAGATION if method == "cssta" else None
     if model in PRESETS:
         config = ModelConfig.preset(model)
-        networks = Model(config, InpaintingNetwork(config), TemporalNetwork(config))
-        inpainter = Inpainter(networks, pick_device(None))
+        networks = Model(config, InpaintingNetwork(config))
+        inpainter = Inpainter(networks, pick_device(None), propagation=propagation)
     else:
-        inpainter = Inpainter.load(None if model == "default" else model)
+        source = None if model == "default" else model
+        inpainter = Inpainter.load(source, propagation=propagation)
+    refinement = inpainter.network.refinement
+    if method == "float32":
+        inpainter.mixed_precision = refinement.attention.unfold = False
     if method == "dense":
-        inpainter.network.refinement.attention.unfold = True
-    elif method == "cssta":
-        inpainter.network.refinement.attention.unfold = False
+        refinement.attention = DenseAttention(refinement.attention)
+        inpainter.batch = 1
     return inpainter.inpaint
 
 
-def count_flops(call: Callable[[], object]) -> int:
-    """FLOPs of a call; a multiply-add is two."""
-    # The counter does not know the CPU's fused attention, and would count it as free.
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={fused: _attention_flops}) as counter:
-        call()
-    return counter.get_total_flops()
-
-
-def _attention_flops(query, key, value, *_, **__) -> int:
-    """Both products, from shapes (batch, heads, length, channels)."""
-    batch, heads, queries, channels = query
-    return 2 * batch * heads * queries * key[2] * (channels + value[3])
-
-
-def measure(method: str, size: str, frames: int, hole: float, model: str) -> Row:
-    """Run one clip twice in this process: once counting, once timed."""
-    width, height = (int(side) for side in size.split("x"))
-    video, masks = clip(frames, height, width, hole)
-    complete = build(method, model)
-    gflops = count_flops(lambda: complete(video, masks)) / frames / 1e9
-    started = time.perf_counter()
-    complete(video, masks)
-    seconds = (time.perf_counter() - started) / frames
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() / 2**20
+def peer(name: str) -> Complete:
+    """Another system's `inpaint(frames, masks)`: uint8 (T, H, W, 3) and bool (T, H, W) in."""
+    source, _, function = name.rpartition(":")
+    if source.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(Path(source).stem, source)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return Row(method, size, frames, gflops, seconds, peak)
+        module = importlib.import_module(source)
+    return getattr(module, function)
+
+
+def measure(case: dict) -> dict:
+    """The case's row: its clip completed twice, once timed and watched, once counted."""
+    torch.set_num_threads(case["threads"])
+    width, height = (int(side) for side in case["size"].split("x"))
+    if case["method"] == "dense":
+        needed = score_bytes(height, width, references=6)
+        if needed > free_memory(pick_device(None)):
+            raise MemoryError(f"does not fit: {needed / 2**30:.0f} GiB of scores per frame")
+    complete = build(case["method"], case["model"])
+    video, masks = clip(case["frames"], height, width, case["hole"])
+    complete(video[:2], masks[:2])  # what is done once does not count
+    with PeakMemory() as memory:
+        wall, cpu = timed(lambda: complete(video, masks))
+    frames = case["frames"]
+    flops = count_flops(lambda: complete(video, masks)) / frames
+    row = {
+        "gflops": flops / 1e9,
+        "seconds": wall / frames,
+        "cpu_seconds": cpu / frames,
+        "peak_mib": memory.bytes / 2**20,
+    }
+    if torch.cuda.is_available():
+        row["tflops_per_s"] = flops / 1e12 / row["seconds"]
+    return case | row
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print a Markdown table row by row and write JSON beside it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", default=["cssta", "dense"])
-    parser.add_argument("--sizes", nargs="+", default=SIZES)
-    parser.add_argument("--frames", type=int, default=72)
-    parser.add_argument("--hole", type=float, default=0.15, help="the hole's share of a frame")
-    parser.add_argument("--model", default="default", help=f"folder, default, {', '.join(PRESETS)}")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, default=Path("runs/bench.json"))
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    options = _parse(arguments)
     if options.one:
-        row = measure(
-            options.methods[0], options.sizes[0], options.frames, options.hole, options.model
-        )
-        print(json.dumps(asdict(row)))
+        print(json.dumps(measure(json.loads(options.one))))
         return
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
-    print(
-        f"torch {torch.__version__}, {machine or platform.machine()}, {options.threads} threads, "
-    )
-    print(f"model {options.model}, {options.hole:.0%} hole, {options.frames} frames\n")
-    print("| method | size | GFLOPs per frame | s per frame | frames per s | peak MiB |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    torch.set_num_threads(options.threads)
+    about = machine()
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    print(f"{options.hole:.0%} hole, {options.frames} frames; all figures per frame of the clip\n")
+    print("| method | model | size | GFLOPs | s | CPU s | frames/s | TFLOP/s | peak MiB |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     rows = []
     for row in _rows(options):
-        rows.append(asdict(row))
-        print(
-            f"| {row.method} | {row.size} | {row.gflops:.1f} | {row.seconds:.3f} "
-            f"| {1 / row.seconds:.2f} | {row.peak_mib:.0f} |",
-            flush=True,
-        )
+        rows.append(row)
+        print(_line(row), flush=True)
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1))
+    options.json.write_text(json.dumps({"machine": about, "rows": rows}, indent=1))
 
 
-def _rows(options: argparse.Namespace) -> Iterator[Row]:
-    keep = ["--frames", "--hole", "--model", "--threads"]
-    shared = [part for key in keep for part in (key, str(getattr(options, key[2:])))]
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS)
+    parser.add_argument(
+        "--peer", nargs="+", default=[], help="module:function or path/to/file.py:function"
+    )
+    parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="WIDTHxHEIGHT")
+    parser.add_argument(
+        "--sizes-of-model",
+        nargs="+",
+        default=["default"],
+        metavar="MODEL",
+        help=f"{', '.join(PRESETS)} (random weights), default, or a model folder",
+    )
+    parser.add_argument("--frames", type=int, default=72)
+    parser.add_argument("--hole", type=float, default=0.15, help="the hole's share of a frame")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=Path("runs/bench.json"))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def _rows(options: argparse.Namespace) -> Iterator[dict]:
+    methods = [(m, model) for m in options.methods for model in options.sizes_of_model]
+    methods += [(name, "") for name in options.peer]
+    shared = {key: getattr(options, key) for key in ("frames", "hole", "threads")}
     for size in options.sizes:
-        for method in options.methods:
-            command = [sys.executable, "-m", "cssta.benchmark", "--one", "--methods", method]
-            result = subprocess.run(
-                [*command, "--sizes", size, *shared], stdout=subprocess.PIPE, text=True, check=True
-            )
-            yield Row(**json.loads(result.stdout.splitlines()[-1]))
+        for method, model in methods:
+            case = {"method": method, "model": model, "size": size, **shared}
+            try:
+                yield alone("cssta.benchmark", case)
+            except RuntimeError as error:  # and the others are still measured
+                yield case | {"error": str(error)}
+
+
+def _line(row: dict) -> str:
+    head = f"| {row['method']} | {row['model']} | {row['size']} |"
+    if "error" in row:
+        return f"{head} {row['error']} | | | | | |"
+    achieved = f"{row['tflops_per_s']:.1f}" if "tflops_per_s" in row else ""
+    return (
+        f"{head} {row['gflops']:.1f} | {row['seconds']:.3f} | {row['cpu_seconds']:.3f} "
+        f"| {1 / row['seconds']:.2f} | {achieved} | {row['peak_mib']:.0f} |"
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import av
 import cv2
 import numpy as np
 
-from cssta.video.colour import from_rgb
+from cssta.video.colour import from_rgb, resolved_matrix
 from cssta.video.container import rotated
 from cssta.video.planes import planar, planes
 
@@ -27,6 +27,7 @@ PICTURES = {  # kinds of array that frame folders hold, by (channels, bytes of a
     (4, 1): "rgba",
     (4, 2): "rgba64le",
 }
+BLOCK = 8  # pixels; whole chroma samples of every format and both fields
 
 
 class Composer:
@@ -57,21 +58,25 @@ class Composer:
         native = planar(as_frame(frame.native))
         if completed is None or not mask.any():
             return native
-        weight = self._stored(self._weight(mask))
-        painted = from_rgb(self._stored(completed), native)
+        mask = rotated(mask, -self.rotation)
+        box = box_around(mask)
+        weight = self._weight(mask[box])
+        painted = _painted(native, rotated(completed, -self.rotation)[box], weight.shape)
         result = _copy(native)
-        apart = 2 if native.interlaced_frame else 1
-        colours = [c for c in native.format.components if not c.is_alpha]
-        for old, new, _ in zip(planes(result), planes(painted), colours, strict=False):
-            _blend(old, new, sample_weight(weight, old.shape, apart))
+        parts = zip(planes(result), planes(painted), samplings(native.format), strict=True)
+        for component, (old, new, (down, across)) in enumerate(parts):
+            if not native.format.components[component].is_alpha:
+                part = old[box[0].start // down :, box[1].start // across :]
+                part = part[: new.shape[0], : new.shape[1]]
+                _blend(part, new, sample_weight(weight, down, across, native.interlaced_frame))
         return result
 
     def rgb(self, frame: SourceFrame, completed: np.ndarray | None, mask: np.ndarray) -> np.ndarray:
         """The same as RGB (H, W, 3), upright; RGBA (H, W, 4) where the source has alpha."""
         pixels = frame.rgb()
         if completed is not None and mask.any():
-            pixels = pixels.copy()
-            _blend(pixels, completed, self._weight(mask)[..., None])
+            pixels, box = pixels.copy(), box_around(mask)
+            _blend(pixels[box], completed[box], self._weight(mask[box])[..., None])
         alpha = frame.alpha()
         return pixels if alpha is None else np.dstack([pixels, alpha])
 
@@ -84,9 +89,6 @@ class Composer:
         inwards = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         return np.minimum(inwards / (self.feather + 1), 1)
 
-    def _stored(self, upright: np.ndarray) -> np.ndarray:
-        return rotated(upright, -self.rotation)
-
 
 def as_frame(picture: av.VideoFrame | np.ndarray) -> av.VideoFrame:
     """A decoded frame as it is; a picture (H, W), or (H, W, 1 to 4) in order RGBA, as a frame."""
@@ -98,25 +100,51 @@ def as_frame(picture: av.VideoFrame | np.ndarray) -> av.VideoFrame:
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=name)
 
 
-def sample_weight(weight: np.ndarray, shape: tuple[int, int], apart: int) -> np.ndarray:
-    """Mean weight (h, w) over each sample's pixels; 0 where one of them is visible.
+def box_around(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns that hold the hole and what lies right beside it, in whole blocks."""
+    bounds = []
+    for axis, size in enumerate(mask.shape):
+        found = np.flatnonzero(mask.any(axis=1 - axis))
+        first, last = (found[0], found[-1]) if found.size else (0, 0)
+        start, stop = max(0, first - 1) // BLOCK * BLOCK, -(-(last + 2) // BLOCK) * BLOCK
+        bounds.append(slice(int(start), int(min(size, stop))))
+    return bounds[0], bounds[1]
 
-    `apart` is 2 for interlaced frames: pairs of rows then share the chroma of each field, so a
-    pair counts as visible together.
+
+def samplings(format: av.VideoFormat) -> list[tuple[int, int]]:
+    """(rows, columns) of pixels that each sample of a component serves."""
+    halved = (64 // format.chroma_height(64), 64 // format.chroma_width(64))
+    return [halved if component.is_chroma else (1, 1) for component in format.components]
+
+
+def sample_weight(weight: np.ndarray, down: int, across: int, has_fields: bool) -> np.ndarray:
+    """Mean weight over the `down` x `across` pixels of each sample; 0 where one is visible.
+
+    With fields, each pair of chroma rows serves the rows of its block by turns, so the pair counts
+    as visible together.
     """
-    height, width = shape
-    down, across = -(-weight.shape[0] // height), -(-weight.shape[1] // width)
     if down == across == 1:
         return weight
+    height, width = -(-weight.shape[0] // down), -(-weight.shape[1] // across)
     missing = (height * down - weight.shape[0], width * across - weight.shape[1])
     if any(missing):
         weight = np.pad(weight, ((0, missing[0]), (0, missing[1])), mode="edge")
     blocks = weight.reshape(height, down, width, across)
     hole = blocks.min(axis=(1, 3)) > 0
-    if apart == 2 and down > 1:
+    if has_fields and down > 1:
         paired = hole[: height // 2 * 2].reshape(-1, 2, width)
         paired[:] = paired.all(axis=1, keepdims=True)
     return np.where(hole, blocks.mean(axis=(1, 3)), np.float32(0))
+
+
+def _painted(native: av.VideoFrame, pixels: np.ndarray, shape: tuple[int, int]) -> av.VideoFrame:
+    """RGB pixels of a part of the frame, in the frame's own format and meaning of colours."""
+    like = av.VideoFrame(shape[1], shape[0], native.format.name)
+    like.color_range = native.color_range
+    # Where no matrix is told, the height of the whole picture stands for it.
+    is_rgb = native.format.is_rgb
+    like.colorspace = native.colorspace if is_rgb else resolved_matrix(native)
+    return from_rgb(pixels, like)
 
 
 def _blend(old: np.ndarray, new: np.ndarray, weight: np.ndarray) -> None:

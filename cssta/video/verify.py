@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from cssta.video.assemble import Timeline, timeline
-from cssta.video.compose import as_frame, sample_weight
+from cssta.video.compose import as_frame, sample_weight, samplings
 from cssta.video.container import decode_frames, open_video, rotated
 from cssta.video.errors import VideoError
 from cssta.video.planes import planar, planar_format, planes
@@ -223,8 +223,8 @@ def _check_samples(path: Path, source: VideoSource, masks: MaskSource) -> str:
             frame, mask = pair
             native = planar(as_frame(frame.native))
             hole = rotated(mask, -info.rotation).astype(np.float32)
-            apart = 2 if native.interlaced_frame else 1
-            ours, theirs = (_outside(f, hole, apart) for f in (planar(copy), native))
+            fields = native.interlaced_frame
+            ours, theirs = (_outside(f, hole, fields) for f in (planar(copy), native))
             digest.update(theirs)
             if hashlib.sha256(ours).digest() != hashlib.sha256(theirs).digest():
                 raise _unverified(path, f"frame {number} differs from the source outside its hole")
@@ -233,12 +233,14 @@ def _check_samples(path: Path, source: VideoSource, masks: MaskSource) -> str:
     return digest.hexdigest()
 
 
-def _outside(frame: av.VideoFrame, hole: np.ndarray, apart: int) -> bytes:
+def _outside(frame: av.VideoFrame, hole: np.ndarray, fields: bool) -> bytes:
     """The samples outside the hole, as Composer sees it; alpha is all outside."""
     parts = []
-    for plane, component in zip(planes(frame), frame.format.components, strict=True):
-        if component.is_alpha:
+    for number, (plane, sampling) in enumerate(
+        zip(planes(frame), samplings(frame.format), strict=True)
+    ):
+        if frame.format.components[number].is_alpha:
             parts.append(plane.tobytes())
         else:
-            parts.append(plane[sample_weight(hole, plane.shape, apart) == 0].tobytes())
+            parts.append(plane[sample_weight(hole, *sampling, fields) == 0].tobytes())
     return b"".join(parts)

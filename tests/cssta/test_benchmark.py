@@ -57,14 +57,20 @@ def test_a_table_of_methods_models_and_peers(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.count("64x48") == 4
 
 
-def test_what_fails_or_does_not_fit_is_said_and_the_rest_is_measured(tmp_path, capsys):
-    report = tmp_path / "bench.json"
+def test_what_fails_is_said_and_the_rest_is_measured(tmp_path, capsys, monkeypatch):
+    def fails(module, case):
+        if case["method"] == "dense":
+            raise RuntimeError("MemoryError: does not fit")
+        return benchmark.measure(case)
+
+    monkeypatch.setattr(benchmark, "alone", fails)
     benchmark.main(
-        ["--sizes", "64x48", "--frames", "1", "--methods", "--peer", "no_such:thing",
-         "--json", str(report)]
+        ["--sizes", "16x16", "--frames", "1", "--methods", "dense", "float32",
+         "--sizes-of-model", "tiny", "--json", str(tmp_path / "bench.json")]
     )  # fmt: skip
-    (row,) = json.loads(report.read_text())["rows"]
-    assert "error" in row and row["error"] in capsys.readouterr().out
+    first, second = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert first["error"] == "MemoryError: does not fit" and second["seconds"] > 0
+    assert first["error"] in capsys.readouterr().out
 
 
 def test_dense_scores_that_do_not_fit_are_not_tried():

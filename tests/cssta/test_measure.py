@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from cssta.attention import CSSTALayer
-from cssta.measure import PeakMemory, anonymous_bytes, count_flops, machine, timed
+from cssta.measure import PeakMemory, alone, anonymous_bytes, count_flops, machine, timed
 
 
 def test_a_convolution_and_a_fused_attention_count_two_per_multiply_add():
@@ -70,3 +72,18 @@ def test_the_peak_is_what_was_allocated():
 
 def test_the_machine_has_a_name():
     assert all(machine().values())
+
+
+def test_a_case_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "measured_alone.py").write_text(
+        "import json, os, sys\n"
+        "case = json.loads(sys.argv[2])\n"
+        "assert case['size'], 'no size'\n"
+        "print('noise')\n"
+        "print(json.dumps(case | {'pid': os.getpid()}))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    answer = alone("measured_alone", {"size": 3})
+    assert answer["size"] == 3 and answer["pid"] != os.getpid()
+    with pytest.raises(RuntimeError, match="AssertionError: no size"):
+        alone("measured_alone", {"size": 0})

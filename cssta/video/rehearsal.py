@@ -108,8 +108,11 @@ def _remedy(info: SourceInfo, output: Path, encoding: Encoding) -> str:
     odd = info.stored_height % 2 or info.stored_width % 2
     if odd and "420" in encoding.pix_fmt and encoding.codec in ("h264", "hevc"):
         return "Its size is odd: choose --codec av1, or --pix-fmt yuv444p"
-    for suffix, container in CONTAINERS.items():
-        other = replace(encoding, container=container)
+    usual = [".mkv"] if encoding.lossless else []
+    for suffix in (*usual, *CONTAINERS):
+        container = CONTAINERS[suffix]
+        tag = encoding.tag if encoding.codec == "prores" else ""
+        other = replace(encoding, container=container, tag=tag)
         try:
             fits = not misfits(info, container) and not changes(info, output, other)
         except VideoError:

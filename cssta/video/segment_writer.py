@@ -100,6 +100,7 @@ class SegmentWriter:
 
     def _open_stream(self) -> None:
         encoding, info = self.encoding, self.info
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; it prints by itself
         stream = self._container.add_stream(
             encoding.encoder, rate=encoding.rate, options=dict(encoding.options)
         )

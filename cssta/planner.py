@@ -1,7 +1,8 @@
 """How much is done at once, from the frame's size, the holes' area and the free memory.
 
-Little memory costs time: smaller batches, more passes over the scores. Only where the references
-themselves would not fit are there fewer of them.
+Little memory costs time, and rounds otherwise: smaller batches, more passes over the scores. Only
+where the references themselves would not fit are there fewer of them. Limits go in steps of two, so
+that a machine with memory to spare always arrives at the same.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def plan(
     """
     free = free_memory(device) * 3 // 4 if free is None else free
     pixels = height * width
-    working = WORKING_BYTES * config.width * pixels
+    # The convolutions' layers, and the hole's patches as queries and answers, nine times unfolded.
+    working = WORKING_BYTES * config.width * pixels + 144 * config.width * hole_pixels // 16
     # Encoded target and features of a reference: image and mask, features at 1/16 of the pixels.
     remembered = pixels * (4 * 4 + 2 * config.width * (4 + 2) // 16)
     enough = MANY_PIXELS if device.type == "cuda" else FEW_PIXELS

@@ -143,6 +143,23 @@ def test_an_untrained_temporal_network_changes_nothing():
     assert np.array_equal(plain.inpaint(frames, masks), temporal.inpaint(frames, masks))
 
 
+@pytest.mark.parametrize(
+    "use, asked, expected",
+    [(True, None, True), (False, None, False), (False, True, True), (True, False, False)],
+)
+def test_the_temporal_network_runs_where_asked_or_recommended(use, asked, expected):
+    model = Model(CONFIG, InpaintingNetwork(CONFIG), TemporalNetwork(CONFIG), use_temporal=use)
+    made = Inpainter(model, torch.device("cpu"), temporal=asked)
+    assert (made.temporal is not None) is expected
+
+
+def test_a_temporal_network_that_is_not_there_cannot_be_asked_for():
+    model = Model(CONFIG, InpaintingNetwork(CONFIG))
+    assert Inpainter(model, torch.device("cpu")).temporal is None
+    with pytest.raises(ValueError, match="no temporal network"):
+        Inpainter(model, torch.device("cpu"), temporal=True)
+
+
 def test_a_frame_without_a_hole_is_its_own_past():
     frames, masks = clip(4)
     masks[1] = False

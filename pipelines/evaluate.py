@@ -14,9 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from cssta.evaluation.baselines import telea
+from cssta.evaluation.scoring import hide
 from cssta.metrics import score_clip
 from cssta.video import VideoError
 from pipelines import storage
@@ -33,8 +34,6 @@ from pipelines.clip_plan import ClipRow, object_sequences
 from pipelines.config import DataConfig, JobConfig
 from pipelines.eval_summary import METHODS, METRICS, ClipScore, EvalSummary
 from pipelines.manifest import Manifest, Rejected, build_manifest, split
-
-TELEA_RADIUS = 3.0
 
 
 def evaluate_model(
@@ -126,16 +125,6 @@ def plan_evaluation(
     return rows
 
 
-def telea(frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """OpenCV's fast-marching inpainting of every frame alone: uint8 (T, H, W, 3)."""
-    return np.stack(
-        [
-            cv2.inpaint(frame, mask.astype(np.uint8), TELEA_RADIUS, cv2.INPAINT_TELEA)
-            for frame, mask in zip(frames, masks, strict=True)
-        ]
-    )
-
-
 class Scorer(ModelActor):
     """Actor that scores one video per call; its settings are a DataConfig."""
 
@@ -154,8 +143,7 @@ def score_video(row: ClipRow, data: DataConfig, engine: Any) -> ClipScore | Reje
     try:
         clip = load_clip(row, data)
         frames, masks = clip["frames"], clip["masks"]
-        # The engine never sees what it has to find.
-        hidden = np.where(masks[..., None], np.uint8(127), frames)
+        hidden = hide(frames, masks)  # (the engine never sees what it has to find)
         started = time.monotonic()
         completed = {"cssta": engine.inpaint(hidden, masks)}
         seconds = time.monotonic() - started

@@ -9,13 +9,14 @@ from pathlib import Path
 from cssta.checkpoint import CheckpointError
 from cssta.engine import Inpainter
 from cssta.evaluation.figures import attention_map, panels, side_by_side
-from cssta.evaluation.html_report import html_report
+from cssta.evaluation.html_report import write_evaluation
 from cssta.evaluation.methods import (
     BASELINES,
     NAMES,
     PARTS,
     Method,
     ResultsFolder,
+    check_names,
     model_methods,
 )
 from cssta.evaluation.protocols import PROTOCOLS, Protocol, protocol
@@ -66,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--methods",
         metavar="A,B",
-        help="comma-separated (default: cssta and all baselines; none beside --results)",
+        help="comma-separated (default: all baselines, network and cssta; none beside --results)",
     )
     parser.add_argument(
         "--model",
@@ -153,7 +154,7 @@ def run(args: argparse.Namespace) -> None:
         else published_for(chosen.name, chosen.holes),
         failed=tuple(failed),
     )
-    write(result, args.output, pictures)
+    write_evaluation(result, args.output, pictures)
     if args.json:
         print(result.json())
         return
@@ -163,20 +164,6 @@ def run(args: argparse.Namespace) -> None:
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     print(f"\nreport: {args.output / 'report.html'}")
-
-
-def write(result: Evaluation, folder: Path, pictures: dict[str, Path]) -> list[Path]:
-    """Write evaluation.md, .csv, .json and report.html."""
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = {
-        "evaluation.md": result.markdown(),
-        "evaluation.csv": result.csv(),
-        "evaluation.json": result.json(),
-        "report.html": html_report(result, pictures),
-    }
-    for name, content in contents.items():
-        (folder / name).write_text(content, encoding="utf-8")
-    return [folder / name for name in contents]
 
 
 def _protocol(args: argparse.Namespace) -> Protocol:
@@ -193,10 +180,8 @@ def _methods(args: argparse.Namespace) -> tuple[list[Method], list[str | None]]:
     elif args.table:
         names = list(TABLES[args.table].methods)
     else:
-        names = [] if args.results and not args.model else ["cssta", *BASELINES]
-    for name in names:
-        if name not in NAMES:
-            raise ValueError(f"there is no method {name!r}; choose from {', '.join(NAMES)}")
+        names = [] if args.results and not args.model else [*BASELINES, "network", "cssta"]
+    check_names(names)
     methods = [BASELINES[name] for name in names if name in BASELINES]
     parts = [name for name in names if name in PARTS]
     models = _named(args.model) if args.model else [("", None)]

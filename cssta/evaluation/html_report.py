@@ -21,6 +21,20 @@ img,video{max-width:100%;display:block;margin:.5em 0} figure{margin:1.5em 0} fig
 KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
 
 
+def write_evaluation(result: Evaluation, folder: Path, pictures: Mapping[str, Path]) -> list[Path]:
+    """Write evaluation.md, .csv, .json and report.html into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "evaluation.md": result.markdown(),
+        "evaluation.csv": result.csv(),
+        "evaluation.json": result.json(),
+        "report.html": html_report(result, pictures),
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return [folder / name for name in contents]
+
+
 def html_report(evaluation: Evaluation, pictures: Mapping[str, Path]) -> str:
     """The report as one page; `pictures`: caption -> PNG, JPEG or mp4 file, embedded."""
     lines = [

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cssta.checkpoint import CheckpointError
 from cssta.engine import Inpainter
 from cssta.evaluation import baselines
 from cssta.evaluation.protocols import Protocol, scale_frames
@@ -23,12 +24,13 @@ Complete = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Method:
     """`complete(frames, masks)`: uint8 (T, H, W, 3) and bool (T, H, W) to completed frames.
 
-    `note`: what it is and what it was trained on, for the caption.
+    `note`: what it is, for the caption. `part`: of a model, or "".
     """
 
     name: str
     complete: Complete
     note: str
+    part: str = ""
 
 
 BASELINES = {
@@ -53,13 +55,14 @@ BASELINES = {
     )
 }
 PARTS = {
-    "cssta": "the whole model",
+    "cssta": "the whole method: pixels brought along by flow, then the model's networks",
+    "network": "the model's networks alone, as in the paper",
     "stage1": "the model's coarse stage, each frame alone (GatedConv's role)",
     "recurrent": "coarse stage and ConvGRU, no attention (VINet's role; not trained together)",
-    "references-0": "the model without any reference: no inter-frame attention",
-    "references-2": "the model with 2 references per frame",
-    "references-6": "the model with 6 references per frame",
-    "references-all": "the model with every other frame as reference",
+    "references-0": "the networks without any reference: no inter-frame attention",
+    "references-2": "the networks with 2 references per frame",
+    "references-6": "the networks with 6 references per frame",
+    "references-all": "the networks with every other frame as reference",
 }
 NAMES = (*BASELINES, *PARTS)
 
@@ -72,26 +75,49 @@ def model_methods(
     *,
     lenient: bool = False,
 ) -> list[Method]:
-    """These parts of a model folder (None: the default weights), its weights loaded once.
+    """`methods_of` a model folder (None: the default weights), in the order of `parts`.
 
-    `label`: how the model is called in tables; "" leaves the parts' own names. Raises
-    CheckpointError, or ValueError for an unknown part, or one that the model does not have unless
-    `lenient`, which leaves it out.
+    Raises CheckpointError, or ValueError for an unknown part, or for one that the model does not
+    have unless `lenient`, which leaves it out.
     """
-    if not parts:
-        return []
-    inpainter = Inpainter.load(folder, device)
+    methods: list[Method] = []
+    plain = [part for part in parts if part != "recurrent"]
+    if plain:
+        methods += methods_of(Inpainter.load(folder, device), plain, label)
+    if "recurrent" in parts:  # (by default the temporal network may rest)
+        try:
+            steadied = Inpainter.load(folder, device, temporal=True)
+        except ValueError as error:
+            if isinstance(error, CheckpointError) or not lenient:
+                raise
+        else:
+            methods += methods_of(steadied, ["recurrent"], label)
+    order = {part: number for number, part in enumerate(parts)}
+    return sorted(methods, key=lambda method: order[method.part])
+
+
+def methods_of(inpainter: Inpainter, parts: Sequence[str], label: str = "") -> list[Method]:
+    """These parts of a model.
+
+    `label`: how the model is called in tables; "" leaves the parts' own names. Raises ValueError
+    for an unknown part, or one that the model does not have.
+    """
     methods = []
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"there is no method {part!r}; choose from {', '.join(NAMES)}")
         if part == "recurrent" and inpainter.temporal is None:
-            if lenient:
-                continue
-            raise ValueError(f"{folder}: the model has no temporal network to be recurrent with")
+            raise ValueError("the model has no temporal network, or does not use it")
         name = part if not label else label if part == "cssta" else f"{label}: {part}"
-        methods.append(Method(name, _part(part, inpainter), PARTS[part]))
+        methods.append(Method(name, _part(part, inpainter), PARTS[part], part))
     return methods
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise ValueError for a name that is no method's."""
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"there is no method {name!r}; choose from {', '.join(NAMES)}")
 
 
 def _part(part: str, inpainter: Inpainter) -> Complete:
@@ -102,22 +128,27 @@ def _part(part: str, inpainter: Inpainter) -> Complete:
     if part == "cssta":
         return inpainter.inpaint
     count = part.removeprefix("references-")
-    return lambda frames, masks: _with_references(
-        inpainter, len(frames) if count == "all" else int(count), frames, masks
+    return lambda frames, masks: networks_alone(
+        inpainter,
+        frames,
+        masks,
+        None if part == "network" else len(frames) if count == "all" else int(count),
     )
 
 
-def _with_references(
-    inpainter: Inpainter, count: int, frames: np.ndarray, masks: np.ndarray
+def networks_alone(
+    inpainter: Inpainter, frames: np.ndarray, masks: np.ndarray, references: int | None = None
 ) -> np.ndarray:
-    """Of `count` references, two are the near ones, as in the default of six."""
-    kept = inpainter.plan
-    near = kept.near if 2 <= count < len(frames) else ()
+    """Nothing brought along by flow; of so many `references`, two near ones, as by default."""
+    kept = inpainter.plan, inpainter.propagation
     try:
-        inpainter.plan = replace(kept, far=count - 2 * len(near), near=near)
+        inpainter.propagation = None
+        if references is not None:
+            near = inpainter.plan.near if 2 <= references < len(frames) else ()
+            inpainter.plan = replace(inpainter.plan, far=references - 2 * len(near), near=near)
         return inpainter.inpaint(frames, masks)
     finally:
-        inpainter.plan = kept
+        inpainter.plan, inpainter.propagation = kept
 
 
 @torch.inference_mode()

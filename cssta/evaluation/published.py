@@ -56,7 +56,7 @@ FIELD = (
     *_both("FuseFormer", (33.29, 0.9681), (32.54, 0.9700)),
     *_both("E2FGVI", (33.71, 0.9700), (33.01, 0.9721)),
 )
-ROLES = ("telea", "nearest", "aligned", "stage1", "flow", "recurrent", "cssta")
+ROLES = ("telea", "nearest", "aligned", "stage1", "flow", "recurrent", "network", "cssta")
 TABLES = {
     1: Table("Table 1: free-form holes", "paper", "freeform", ROLES, FREEFORM),
     2: Table("Table 2: objects of other sequences", "paper", "objects", ROLES, OBJECTS),
@@ -64,14 +64,14 @@ TABLES = {
         "Table 3: without the CSSTA layer, and by the number of references",
         "paper",
         "freeform",
-        ("stage1", "references-0", "references-2", "references-6", "references-all", "cssta"),
+        ("stage1", "references-0", "references-2", "references-6", "references-all", "network"),
         (Published("without the CSSTA layer", "YouTube-VOS", 18.227, 0.721), FULL),
     ),
     4: Table(
         "Table 4: without FeatureLoss",
         "paper",
         "freeform",
-        ("cssta",),
+        ("network",),
         (Published("without FeatureLoss", "YouTube-VOS", 25.07, 0.841), FULL),
     ),
 }

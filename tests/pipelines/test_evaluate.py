@@ -15,7 +15,7 @@ from pipelines.actors import ModelFolderError
 from pipelines.clip_loading import load_clip
 from pipelines.config import JobConfig
 from pipelines.eval_summary import METHODS, METRICS, ClipScore, EvalSummary
-from pipelines.evaluate import evaluate_model, plan_evaluation, score_video, telea
+from pipelines.evaluate import evaluate_model, plan_evaluation, score_video
 from pipelines.manifest import Manifest, Rejected, VideoRow
 
 
@@ -90,16 +90,6 @@ def test_score_of_one_video(video_folder: Path):
     assert score.hole_ratio == pytest.approx(clip["masks"].mean())
     # On a smooth slope a diffusion beats flat grey by far.
     assert score.scores["telea_hole_psnr"] > score.scores["cssta_hole_psnr"] + 5
-
-
-def test_telea_touches_only_the_hole():
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 255, (2, 32, 40, 3), dtype=np.uint8)
-    masks = np.zeros((2, 32, 40), bool)
-    masks[0, 8:16, 8:16] = True
-    result = telea(frames, masks)
-    assert (result[~masks] == frames[~masks]).all()
-    assert (result[masks] != frames[masks]).any()
 
 
 def test_a_failing_engine_or_file_is_a_named_failure(video_folder: Path, tmp_path: Path):

@@ -38,9 +38,9 @@ def test_model_and_baselines(davis, tiny_model, tmp_path, capsys):
     evaluate(*arguments)
     printed = capsys.readouterr().out
     content = json.loads((output / "evaluation.json").read_text())
-    methods = ["telea", "nearest", "aligned", "flow", "cssta"]
+    methods = ["telea", "nearest", "aligned", "flow", "network", "cssta"]
     assert [row["method"] for row in content["pooled"]] == methods
-    assert len(content["scores"]) == 15 and not content["failed"]
+    assert len(content["scores"]) == 18 and not content["failed"]
     first = content["scores"][0]
     assert (first["sequence"], first["frames"], len(first["masks"])) == ("a", 4, 12)
     assert all(row["seconds"] >= 0 for row in content["scores"])
@@ -81,13 +81,13 @@ def test_tables_of_the_paper(davis, tiny_model, tmp_path, capsys):
         evaluate(davis, "--table", table, *arguments, "--output", output)
         text = (output / "evaluation.md").read_text()
         assert text.startswith(f"# Table {table}") and row in text
-    assert "| ours: references-0 |" in text and "| ours |" in text
+    assert "| ours: references-0 |" in text and "| ours: network |" in text
     evaluate(
         davis, "--table", 4, "--model", f"a={tiny_model}", "--model", f"b={tiny_model}",
         "--frames", 2, "--figures", 0, "--output", tmp_path / "4",
     )  # fmt: skip
     content = json.loads((tmp_path / "4" / "evaluation.json").read_text())
-    assert [row["method"] for row in content["pooled"]] == ["a", "b"]
+    assert [row["method"] for row in content["pooled"]] == ["a: network", "b: network"]
 
 
 def test_objects_and_given_masks(davis, tmp_path, capsys):

@@ -11,7 +11,7 @@ import pytest
 from cssta.checkpoint import save_model
 from cssta.config import ModelConfig
 from cssta.engine import Inpainter
-from cssta.evaluation.methods import PARTS, ResultsFolder, coarse_only, model_methods
+from cssta.evaluation.methods import PARTS, ResultsFolder, coarse_only, methods_of, model_methods
 from cssta.evaluation.protocols import PAPER
 from cssta.inpainting import InpaintingNetwork
 from cssta.temporal import TemporalNetwork
@@ -50,6 +50,7 @@ def test_every_part_completes_holes_only(model, clip):
         assert (result[~masks] == frames[~masks]).all(), name
         assert result.dtype == np.uint8 and (result[masks] != frames[masks]).any(), name
     assert (results["recurrent"] != results["stage1"]).any()
+    assert (results["network"] != results["cssta"]).any(), "the camera pans: flow finds pixels"
     again = {method.name: method.complete(frames, masks) for method in methods}
     assert all((again[name] == results[name]).all() for name in results), (
         "the plan was left changed"
@@ -59,7 +60,13 @@ def test_every_part_completes_holes_only(model, clip):
 @pytest.mark.parametrize(("part", "wanted"), [("0", {0}), ("2", {2}), ("6", {5, 6}), ("all", {11})])
 def test_so_many_references_are_used(model, monkeypatch, part: str, wanted: int):
     seen = []
-    monkeypatch.setattr(Inpainter, "inpaint", lambda self, f, m: seen.append(self.plan) or f)
+
+    def inpaint(self, frames, masks):
+        assert self.propagation is None, "what flow finds needs no reference"
+        seen.append(self.plan)
+        return frames
+
+    monkeypatch.setattr(Inpainter, "inpaint", inpaint)
     (method,) = model_methods([f"references-{part}"], model, "")
     frames = np.zeros((12, 16, 16, 3), np.uint8)
     method.complete(frames, np.zeros((12, 16, 16), bool))
@@ -90,6 +97,8 @@ def test_labels_tell_models_apart(model):
 def test_without_a_temporal_network_nothing_is_recurrent(tiny_model):
     with pytest.raises(ValueError, match="no temporal network"):
         model_methods(["recurrent"], tiny_model, "")
+    with pytest.raises(ValueError, match="no temporal network"):
+        methods_of(Inpainter.load(tiny_model), ["recurrent"])
     found = model_methods(["stage1", "recurrent"], tiny_model, "", lenient=True)
     assert [method.name for method in found] == ["stage1"]
 

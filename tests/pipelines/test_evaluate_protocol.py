@@ -1,0 +1,121 @@
+"""A protocol over the cluster gives the numbers of one machine, and names what fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cssta.evaluation.methods import BASELINES, model_methods
+from cssta.evaluation.protocols import PAPER
+from cssta.evaluation.run import Task, evaluate
+from cssta.evaluation.sequences import find_sequences
+from pipelines.config import JobConfig
+from pipelines.evaluate_protocol import ProtocolError, evaluate_protocol, flat_metrics
+
+pytestmark = pytest.mark.cluster
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL = replace(PAPER, height=48, width=64)
+
+
+@pytest.fixture
+def footage(tmp_path: Path, video_folder: Path) -> Path:
+    """Two videos and a damaged one."""
+    folder = tmp_path / "footage"
+    folder.mkdir()
+    for name in "ab":
+        (folder / f"{name}.mp4").symlink_to(video_folder / f"{name}.mp4")
+    (folder / "broken.mp4").write_text("no video")
+    return folder
+
+
+@pytest.fixture
+def cfg(footage: Path, tmp_path: Path, mlflow_uri: str) -> JobConfig:
+    return JobConfig.parse(
+        {
+            "name": "check",
+            "data": {"videos": str(footage)},
+            "cluster": {"storage": str(tmp_path / "runs"), "use_gpu": False},
+            "tracking": {"uri": mlflow_uri},
+        }
+    )
+
+
+def test_the_same_numbers_as_on_one_machine(ray_cluster, cfg, footage, tiny_model, tmp_path):
+    seen = []
+    evaluation, pictures = evaluate_protocol(
+        cfg, tiny_model, str(footage), SMALL, ["telea", "cssta"],
+        pictures=tmp_path / "pictures", longest=4, on_sequence=lambda *event: seen.append(event),
+    )  # fmt: skip
+    methods = [BASELINES["telea"], *model_methods(["cssta"], tiny_model, "")]
+    expected, failed = evaluate(Task(find_sequences(footage), SMALL, methods, longest=4))
+    assert len(failed) == len(evaluation.failed) == 1 and "broken" in evaluation.failed[0]
+    assert evaluation.sequences == ("a", "b") and evaluation.methods == ("telea", "cssta")
+    for got, want in zip(evaluation.scores, expected, strict=True):
+        got, want = asdict(got), asdict(want)
+        assert got.pop("seconds") > 0 and want.pop("seconds") > 0
+        assert got == pytest.approx(want)
+    assert [event[1:] for event in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert set(pictures) == {"a: every 10th frame", "b: every 10th frame"}
+    assert all(cv2.imread(str(path)) is not None for path in pictures.values())
+    caption = " ".join(evaluation.caption)
+    assert str(tiny_model) in caption and "Seconds on" in caption and "first 4 frames" in caption
+    metrics = flat_metrics(evaluation)
+    assert (metrics["videos"], metrics["failed"]) == (2, 1)
+    psnr = np.mean([score.psnr for score in evaluation.of("cssta")])
+    assert metrics["cssta_psnr"] == metrics["mean_cssta_psnr"] == pytest.approx(psnr)
+
+
+def test_what_cannot_start_is_named(ray_cluster, cfg, footage, tiny_model, tmp_path):
+    def start(data: str, methods: list[str], masks: str | None = None) -> None:
+        evaluate_protocol(
+            cfg, tiny_model, data, SMALL, methods, pictures=tmp_path, mask_folder=masks
+        )
+
+    with pytest.raises(ProtocolError, match=r"s3://b.*mount or copy"):
+        start("s3://b/davis", ["telea"])
+    with pytest.raises(ProtocolError, match="mount or copy"):
+        start(str(footage), ["telea"], "s3://b/masks")
+    with pytest.raises(ProtocolError, match="'gated'"):
+        start(str(footage), ["gated"])
+    with pytest.raises(ProtocolError, match="holds no sequences"):
+        start(str(tmp_path / "absent"), ["telea"])
+
+
+def test_the_job(ray_cluster, cfg, tiny_model, tmp_path, monkeypatch, capsys):
+    """`jobs/evaluate.py --protocol`, in this process: table, files, MLflow run with the report."""
+    import yaml
+    from mlflow import MlflowClient
+
+    from cssta.evaluation.protocols import PROTOCOLS
+
+    monkeypatch.setitem(PROTOCOLS, "paper", SMALL)
+    monkeypatch.syspath_prepend(str(REPOSITORY / "jobs"))
+    spec = importlib.util.spec_from_file_location("evaluate_job", REPOSITORY / "jobs/evaluate.py")
+    job = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "evaluate_job", job)
+    spec.loader.exec_module(job)
+    config = tmp_path / "job.yaml"
+    config.write_text(yaml.safe_dump(cfg.to_dict()))
+    code = job.main(
+        ["--config", str(config), "--model", str(tiny_model), "--protocol", "paper",
+         "--methods", "telea", "--frames", "2"]
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert code == 0 and "| telea |" in printed and "[3/3]" in printed
+    folder = tmp_path / "runs/check/evaluation"
+    names = {"evaluation.md", "evaluation.csv", "evaluation.json", "report.html"}
+    assert {path.name for path in folder.iterdir()} == names
+    content = json.loads((folder / "evaluation.json").read_text())
+    assert (folder / "report.html").read_text().count("<img ") == 2
+    client = MlflowClient(cfg.tracking.uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("cssta").experiment_id])
+    assert run.data.metrics["telea_psnr"] == pytest.approx(content["pooled"][0]["psnr"])
+    assert run.data.tags["protocol"] == "paper"
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == names

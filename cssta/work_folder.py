@@ -28,6 +28,7 @@ class WorkFolder:
 
         Raises VideoError ("resume") where an input or an option has changed since.
         """
+        fingerprint = json.loads(json.dumps(fingerprint))
         if resume and self._job.exists():
             earlier = json.loads(self._job.read_text())
             changed = [key for key in fingerprint if earlier.get(key) != fingerprint[key]]

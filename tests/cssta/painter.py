@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from cssta.references import ReferencePlan
 
 
 class Painter:
-    """Paints holes black; `seen` tells what each stream was given."""
+    """Paints holes black, reading ahead as the engine does; `seen` tells what each stream was given."""
 
     plan = ReferencePlan()
     lookahead = 3
@@ -26,7 +28,11 @@ class Painter:
             "frames": [],
         }
         self.seen.append(given)
+        waiting = deque()
         for number, (frame, mask) in enumerate(pairs):
             given["frames"].append(frame)
             if number >= lead:
-                yield np.where(mask[..., None], np.zeros_like(frame), frame)
+                waiting.append(np.where(mask[..., None], np.zeros_like(frame), frame))
+            if len(waiting) > self.lookahead:
+                yield waiting.popleft()
+        yield from waiting

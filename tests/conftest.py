@@ -15,6 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("RAY_worker_niceness", "0")  # (15 by default: tests would wait for others)
+# An actor per stage that waits for nodes to be taken away, which these cannot be.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 os.environ.setdefault("XDG_CACHE_HOME", tempfile.mkdtemp(prefix="cssta-test-cache-"))
 os.environ.pop("RAY_ADDRESS", None)
 

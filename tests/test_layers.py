@@ -78,6 +78,17 @@ def test_importing_all_of_cssta_loads_nothing_of_the_cluster():
     assert not FORBIDDEN_IN_CSSTA & set(loaded)
 
 
+@pytest.mark.parametrize("module", ["cssta.video", "pipelines.manifest", "pipelines.data"])
+def test_who_only_reads_videos_does_not_load_pytorch(module: str):
+    """Each data worker would pay a second and 200 MB for it."""
+    program = f"import sys, {module}; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY).returncode == 0
+    import cssta
+    from cssta.engine import Inpainter
+
+    assert cssta.Inpainter is Inpainter
+
+
 @pytest.mark.parametrize("path", modules("jobs"), ids=relative)
 def test_jobs_are_thin(path: Path):
     assert len(path.read_text().splitlines()) < 100, f"{relative(path)}: move it into pipelines/"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import cssta
 from cssta import inpaint_command
 from cssta.checkpoint import CheckpointError
+from cssta.evaluation import command as evaluation_command
 from cssta.video import VideoError
 
 BAD_INPUT = 2
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cssta {cssta.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     inpaint_command.add_parser(commands)
+    evaluation_command.add_parser(commands)
     return parser
 
 

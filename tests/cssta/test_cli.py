@@ -299,6 +299,11 @@ def test_a_preview_is_one_picture(inputs, tmp_path, painter, capsys):
     assert command(inputs, tmp_path / "look.mp4", "--preview", "0") == 2
 
 
+def test_evaluation_is_a_command_too(tmp_path, capsys):
+    assert cli.main(["evaluate", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_the_module_runs_as_a_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cssta", "inpaint", "--help"])
     with pytest.raises(SystemExit) as stopped:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cssta.attention import SCORE_BUDGET, CSSTALayer
 from cssta.backbone import Decoder, Encoder, feature_mask
@@ -96,11 +97,16 @@ class RefinementNetwork(nn.Module):
 
 
 class InpaintingNetwork(nn.Module):
-    """Coarse and refinement stages with any number of reference frames."""
+    """Coarse and refinement stages with any number of reference frames.
+
+    `checkpointing`: remember no activations within encoders and decoders for the backward pass, but
+    compute them again. (Attention never remembers any.)
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False
         self.coarse = CoarseNetwork(config)
         self.refinement = RefinementNetwork(config)
 
@@ -109,9 +115,9 @@ class InpaintingNetwork(nn.Module):
 
         Frames (N, 3, H, W) in [-1, 1] (values under the hole are ignored), masks (N, 1, H, W).
         """
-        coarse = self.coarse(frames, masks)
+        coarse = self._run(self.coarse, frames, masks)
         merged = composite(coarse, frames, masks)
-        features = self.refinement.attention_encoder(merged, masks)
+        features = self._run(self.refinement.attention_encoder, merged, masks)
         return Encoded(coarse, merged, masks, features, feature_mask(masks))
 
     def complete(
@@ -177,11 +183,16 @@ class InpaintingNetwork(nn.Module):
     ) -> Completion:
         """Stage 2 after the attention, whose result `S_att * M_t` is `attended` (N, C, h, w)."""
         refinement = self.refinement
-        branch = refinement.target_encoder(target.frames, target.masks)
-        joined = refinement.join(branch, target.features, attended, target.feature_masks)
-        output, activations = refinement.decoder(joined)
+        branch = self._run(refinement.target_encoder, target.frames, target.masks)
+        joined = self._run(refinement.join, branch, target.features, attended, target.feature_masks)
+        output, activations = self._run(refinement.decoder, joined)
         entropy = output.new_full((), torch.nan) if entropy is None else entropy
         return Completion(output, activations, entropy)
+
+    def _run(self, part, *inputs):
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(part, *inputs, use_reentrant=False)
+        return part(*inputs)
 
     def start_from(self, im2im: nn.Module) -> None:
         """Begin stage 2 where IM2IM ended: it already encodes and decodes whole images.

@@ -148,6 +148,8 @@ class InpainterStageConfig(StageConfig):
     """Target frames per clip, each the others' reference; None: all frames of the clip."""
     reference_dropout: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Share of steps in which targets keep half of their references or none."""
+    checkpointing: bool = False
+    """Compute activations again for the backward pass instead of remembering them."""
 
 
 class StagesConfig(Section):

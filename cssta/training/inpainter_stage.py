@@ -28,6 +28,7 @@ class InpainterStage(Stage):
     def __init__(self, config, network, settings, losses, device, teacher: Im2Im, **more) -> None:
         super().__init__(config, network, settings, losses, device, **more)
         self.network.refinement.attention.unfold = settings.unfold
+        self.network.checkpointing = settings.checkpointing
         self.teacher = teacher.to(device).eval().requires_grad_(False)
 
     def step(self, batch: dict) -> dict[str, float]:

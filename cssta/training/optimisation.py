@@ -28,6 +28,8 @@ class Settings:
         mixed_precision: bfloat16 autocast; None: on CUDA only.
         unfold: attention by unfolded patches (see `cssta.unfold_attention`); the same result,
             faster on CPUs with a bfloat16 matrix unit.
+        checkpointing: compute the inpainter's activations again for the backward pass instead of
+            remembering them: less memory, more time, the same result.
         entropy_every: steps between measurements of the attention's entropy; 0: none.
     """
 
@@ -41,6 +43,7 @@ class Settings:
     max_bad_steps: int = 20
     mixed_precision: bool | None = None
     unfold: bool = False
+    checkpointing: bool = False
     entropy_every: int = 50
 
 

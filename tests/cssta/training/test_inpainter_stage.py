@@ -113,3 +113,20 @@ def test_the_attentions_entropy_is_logged_now_and_then(build, batch, unfold):
     assert "attention_entropy" not in build("inpainter", entropy_every=0).step(batch)
     nothing = {**batch, "masks": batch["masks"] & False}
     assert "attention_entropy" not in build("inpainter").step(nothing)
+
+
+def test_checkpointing_changes_nothing_but_memory(build, batch):
+    weights, remembered = [], []
+    for checkpointing in (False, True):
+        stage = build("inpainter", checkpointing=checkpointing)
+        sizes = {}
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, sizes=sizes: (sizes.update({t.data_ptr(): t.nbytes}), t)[1], lambda t: t
+        ):
+            report = stage.step(batch)
+        weights.append([report["loss"], *(p.detach() for p in stage.network.parameters())])
+        remembered.append(sum(sizes.values()))
+    for plain, again in zip(*weights, strict=True):
+        assert np.allclose(plain, again, atol=1e-6)
+    assert remembered[1] < remembered[0]

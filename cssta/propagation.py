@@ -197,7 +197,7 @@ def smooth(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if not mask.any():
         return image
     tensor = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
-    holes = torch.from_numpy(mask)[None, None].float()
+    holes = torch.from_numpy(mask.astype(np.float32))[None, None]
     filled = fill_smoothly(tensor, holes)[0].permute(1, 2, 0).numpy()
     if image.dtype != np.float32:
         filled = np.clip(np.rint(filled), 0, np.iinfo(image.dtype).max).astype(image.dtype)

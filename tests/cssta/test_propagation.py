@@ -164,3 +164,10 @@ def test_specks_keep_the_smooth_guess():
     expected[0, 10:14] = False
     np.testing.assert_array_equal(unseen, expected)
     np.testing.assert_array_equal(result[0, 10:14], smooth(frames[0], masks[0])[10:14])
+
+
+@pytest.mark.filterwarnings("error")
+def test_read_only_arrays_as_sources_hand_out():
+    frames, masks = scene(1, frames=3), bars(frames=3)
+    frames.flags.writeable = masks.flags.writeable = False
+    run(frames, masks)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from cssta.video import Box, MaskSpec, SegmentWriter, VideoError, open_source
 from cssta.work_folder import WorkFolder
 from tests.cssta.media import clip, make_video
 from tests.cssta.painter import Painter
+from tests.cssta.side_by_side import other_facts, video_facts
 
 SEGMENT = 5
 BOX = MaskSpec(boxes=(Box(10, 12, 14, 10),))
@@ -257,3 +259,37 @@ def test_the_default_model_is_part_of_what_must_not_change(video, painter, monke
     monkeypatch.setattr(module, "DEFAULT_MODEL", other)
     with pytest.raises(VideoError, match="another model"):
         run(job(video, resume=True), painter)
+
+
+@pytest.mark.parametrize("name", ["balancedav_0518.mp4", "anyv2v_0611.mp4"])
+def test_real_clips_keep_everything_but_the_hole(shared_dir, tmp_path, painter, name):
+    source = shared_dir / "clips" / name
+    task = FileJob(source, tmp_path / name, BOX)
+    outcome = complete_file(task, load=lambda *_, **__: painter)
+    ours, theirs = video_facts(task.output), video_facts(source)
+    assert ours == theirs and other_facts(task.output) == other_facts(source)
+    assert outcome.completed == len(theirs["times"])
+
+
+def test_real_frames_are_exact_outside_a_real_mask(shared_dir, tmp_path, painter):
+    """DAVIS, whose masks are indexed annotations."""
+    folders = [shared_dir / "davis" / kind / "480p/dog" for kind in ("JPEGImages", "Annotations")]
+    for folder, name in zip(folders, ("frames", "masks"), strict=True):
+        (tmp_path / name).mkdir()
+        for file in sorted(folder.iterdir())[:4]:
+            (tmp_path / name / file.name).symlink_to(file)
+    mask = MaskSpec(path=tmp_path / "masks")
+    complete_file(
+        FileJob(tmp_path / "frames", tmp_path / "out", mask), load=lambda *_, **__: painter
+    )
+    for source, holes, result in zip(
+        sorted((tmp_path / "frames").iterdir()),
+        sorted((tmp_path / "masks").iterdir()),
+        sorted((tmp_path / "out").iterdir()),
+        strict=True,
+    ):
+        hole = cv2.imread(str(holes), cv2.IMREAD_UNCHANGED) > 0
+        hole = hole.any(axis=-1) if hole.ndim == 3 else hole
+        before, after = cv2.imread(str(source)), cv2.imread(str(result))
+        np.testing.assert_array_equal(after[~hole], before[~hole])
+        assert hole.any() and not after[hole].any()

@@ -131,9 +131,11 @@ def test_completed_videos_keep_size_length_rate_and_what_was_visible(job, batch,
     error = np.abs(after.astype(int) - before).mean(axis=-1)
     away = ~cv2.dilate(holes.transpose(1, 2, 0).astype(np.uint8), np.ones((9, 9))).astype(bool)
     # What was visible only went through the coding, which smears a little around the holes; what
-    # was hidden was made up, by a model that has hardly been trained.
-    assert error[away.transpose(2, 0, 1)].mean() < 3
-    assert error[holes].mean() > 10
+    # was hidden was found in other frames or made up, by a model that has hardly been trained. (Had
+    # it been seen, it would be as good as what was visible.)
+    visible = error[away.transpose(2, 0, 1)].mean()
+    assert visible < 3
+    assert error[holes].mean() > max(5, 3 * visible)
 
 
 def drawn_holes(output: Path, cfg: JobConfig, shape: tuple[int, int, int]) -> np.ndarray:

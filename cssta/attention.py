@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cssta.diagonal_sum import Geometry
+from cssta.fused_attention import attend
 from cssta.patch_attention import PatchAttention, Setting
 from cssta.reference_tiles import ReferenceTiles, norm_inverse
 from cssta.unfold_attention import unfold_attention
@@ -169,12 +170,13 @@ def hole_region_attention(targets: Tensor, hole: Tensor, *, scale: float | Tenso
         if len(index):
             values = features[index]
             unit = values / values.norm(dim=1, keepdim=True).clamp_min(1e-6)
-            mixed = F.scaled_dot_product_attention(
-                (unit * scale).to(values.dtype)[None, None],
-                unit[None, None],
-                values[None, None],
-                scale=1.0,
-            )[0, 0]
+            parts = (unit * scale).to(values.dtype), unit, values
+            if targets.device.type == "cpu" and not torch.is_grad_enabled():
+                half = _half_dtype(targets) or values.dtype
+                mixed, _ = attend(*(part.to(half) for part in parts))
+            else:
+                parts = (part[None, None] for part in parts)
+                mixed = F.scaled_dot_product_attention(*parts, scale=1.0)[0, 0]
             output = output.index_copy(0, index, mixed.to(output.dtype))
         outputs.append(output)
     return torch.stack(outputs).transpose(1, 2).reshape(frames, channels, height, width)

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cssta.fused_attention import attend
+
 ENTROPY_ROWS = 256  # queries whose scores are held at once to measure their entropy
 
 
@@ -61,8 +63,8 @@ def unfold_attention(
             query = scale * query / query.norm(dim=1, keepdim=True).clamp_min(1e-6)
             parts = keys_of() if whole is None else whole
             seen = None if allowed is None else allowed[t]
-            attend = _streamed if streamed else _fused
-            result = attend(query, parts, seen, dtype)
+            mix = _streamed if streamed else _fused
+            result = mix(query, parts, seen, dtype)
             if result is not None:
                 mixed = mixed.index_copy(0, index, result.to(mixed.dtype))
             if track_entropy and whole:
@@ -129,15 +131,11 @@ def _fused(query: Tensor, parts, allowed, dtype: torch.dtype) -> Tensor | None:
 
 def _streamed(query: Tensor, parts, allowed, dtype: torch.dtype) -> Tensor | None:
     """As `_fused`, a running softmax over any number of parts."""
-    # The public function keeps the normaliser to itself.
-    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    query = query.to(dtype)[None, None]
+    query = query.to(dtype)
     total, level = None, None
     for keys, values in _seen(parts, allowed):
-        output, log_sum = attend(
-            query, keys.to(dtype)[None, None], values.to(dtype)[None, None], scale=1.0
-        )
-        output, log_sum = output[0, 0].to(values.dtype), log_sum[0, 0, :, None].to(values.dtype)
+        output, log_sum = attend(query, keys.to(dtype), values.to(dtype))
+        output, log_sum = output.to(values.dtype), log_sum[:, None].to(values.dtype)
         if total is None:
             total, level = output, log_sum
         else:

@@ -1,0 +1,35 @@
+"""PyTorch's fused attention on a CPU, in sizes that recur.
+
+In half precision PyTorch compiles a kernel for every size of a block's rest and keeps it for ever:
+holes that move have ever other numbers of queries and keys, and a process would grow with every
+frame. Rounded up, there are only a few dozen.
+
+Shapes: Q queries and K keys, D channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROUND = 64  # queries and keys
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax of `query @ keys.T` over `values`, not differentiable.
+
+    `query` (Q, D), `keys` and `values` (K, D), K >= 1, all of one type -> (Q, D) and the logarithms
+    of the softmax's sums (Q,), float32.
+    """
+    count, length = len(query), len(keys)
+    mask = None
+    if query.dtype in (torch.bfloat16, torch.float16):
+        query, keys, values = (F.pad(x, (0, 0, 0, -len(x) % ROUND)) for x in (query, keys, values))
+        mask = query.new_zeros(1, 1, 1, len(keys))
+        mask[..., length:] = float("-inf")
+    # The public function keeps the normaliser to itself.
+    output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query[None, None], keys[None, None], values[None, None], attn_mask=mask, scale=1.0
+    )
+    return output[0, 0, :count], log_sum[0, 0, :count]

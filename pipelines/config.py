@@ -193,14 +193,12 @@ class EvaluateConfig(Section):
 
 
 class InferenceConfig(Section):
-    """Batch inference from a bucket to another.
-
-    `masks`: folder with `<stem>.mp4`, `<stem>.png` or a frame folder `<stem>/`; None: free-form
-    masks drawn by seed, so that the truth behind each hole is known.
-    """
+    """Batch inference from a bucket to another."""
 
     videos: Location | None = None
     masks: Location | None = None
+    """Folder with `<stem>.mp4`, `<stem>.png` or a frame folder `<stem>/`; None: free-form masks
+    drawn by seed, so that the truth behind each hole is known."""
     output: Location | None = None
     actors: PositiveInt = 1
     cpus_per_actor: PositiveFloat = 1

@@ -10,7 +10,7 @@ from cssta.references import ReferencePlan
 
 
 class Painter:
-    """Paints holes black, reading ahead as the engine does; `seen` tells what each stream was given."""
+    """Paints holes black, reading ahead as the engine does; `seen`: what each stream was given."""
 
     plan = ReferencePlan()
     lookahead = 3

@@ -16,19 +16,26 @@ from torch import Tensor
 ROUND = 64  # queries and keys
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def attend(
+    query: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Softmax of `query @ keys.T` over `values`, not differentiable.
 
-    `query` (Q, D), `keys` and `values` (K, D), K >= 1, all of one type -> (Q, D) and the logarithms
-    of the softmax's sums (Q,), float32.
+    `query` (Q, D), `keys` and `values` (K, D), K >= 1, all of one type; `visible` bool (K,), which
+    of them count, at least one; None: all -> (Q, D) and the logarithms of the softmax's sums (Q,),
+    float32.
     """
     count, length = len(query), len(keys)
     mask = None
     if query.dtype in (torch.bfloat16, torch.float16):
         query, keys, values = (F.pad(x, (0, 0, 0, -len(x) % ROUND)) for x in (query, keys, values))
+    if visible is not None or len(keys) > length:
         mask = query.new_zeros(1, 1, 1, len(keys))
         mask[..., length:] = float("-inf")
-    # The public function keeps the normaliser to itself.
+        if visible is not None:
+            mask[..., :length].masked_fill_(~visible, float("-inf"))
+    # The public function keeps the normaliser to itself; this one trusts that rows are contiguous.
+    query, keys, values = (x.contiguous() for x in (query, keys, values))
     output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query[None, None], keys[None, None], values[None, None], attn_mask=mask, scale=1.0
     )

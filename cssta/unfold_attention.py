@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cssta.fused_attention import attend
 
+KEYS_ROUND = 512  # keys of a part, in multiples of this
 ENTROPY_ROWS = 256  # queries whose scores are held at once to measure their entropy
 
 
@@ -113,19 +114,13 @@ def _keys(
             )
 
 
-def _seen(parts: Iterator[Keys], allowed: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Keys and values that one target may look at, where there are any."""
-    for numbers, visible, keys, values in parts:
-        seen = visible if allowed is None else visible & allowed[numbers]
-        if seen.any():
-            yield keys[seen], values[seen]
-
-
 def _fused(query: Tensor, parts, allowed, dtype: torch.dtype) -> Tensor | None:
     """(Q, D) -> (Q, D), differentiable; None where nothing is seen."""
-    for keys, values in _seen(parts, allowed):  # (a single part)
-        inputs = (part.to(dtype)[None, None] for part in (query, keys, values))
-        return F.scaled_dot_product_attention(*inputs, scale=1.0)[0, 0]
+    for numbers, visible, keys, values in parts:  # (one, or none)
+        seen = visible if allowed is None else visible & allowed[numbers]
+        if seen.any():
+            inputs = (part.to(dtype)[None, None] for part in (query, keys[seen], values[seen]))
+            return F.scaled_dot_product_attention(*inputs, scale=1.0)[0, 0]
     return None
 
 
@@ -133,8 +128,15 @@ def _streamed(query: Tensor, parts, allowed, dtype: torch.dtype) -> Tensor | Non
     """As `_fused`, a running softmax over any number of parts."""
     query = query.to(dtype)
     total, level = None, None
-    for keys, values in _seen(parts, allowed):
-        output, log_sum = attend(query, keys.to(dtype), values.to(dtype))
+    for numbers, visible, keys, values in parts:
+        seen = visible if allowed is None else visible & allowed[numbers]
+        index = seen.nonzero().squeeze(1)
+        if not len(index):
+            continue
+        # Few sizes, whatever is hidden, so that they reuse each other's memory.
+        filled = F.pad(index, (0, -len(index) % KEYS_ROUND))
+        counts = torch.arange(len(filled), device=query.device) < len(index)
+        output, log_sum = attend(query, keys[filled].to(dtype), values[filled].to(dtype), counts)
         output, log_sum = output.to(values.dtype), log_sum[:, None].to(values.dtype)
         if total is None:
             total, level = output, log_sum

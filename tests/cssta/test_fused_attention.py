@@ -42,3 +42,18 @@ def test_few_sizes_occur(monkeypatch):
     for size in range(1, 200, 13):
         attend(*(torch.randn(n, 8).bfloat16() for n in (size, 2 * size, 2 * size)))
     assert seen == {(0, 0)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("keys, first, last", [(9, 0, 1), (1600, 600, 1600), (1600, 0, 700)])
+def test_hidden_keys_might_as_well_be_missing(dtype, keys, first, last):
+    torch.manual_seed(0)
+    # Transposed, as unfolding makes them.
+    query, key, value = (torch.randn(24, n).to(dtype).T for n in (17, keys, keys))
+    visible = torch.zeros(keys, dtype=torch.bool)
+    visible[first:last] = True
+    output, log_sum = attend(query, key, value, visible)
+    expected, expected_sum = attend(query, key[first:last], value[first:last])
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    assert torch.allclose(output, expected, atol=tolerance)
+    assert torch.allclose(log_sum, expected_sum, atol=tolerance)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 import cssta
@@ -14,6 +16,9 @@ from cssta.checkpoint import CheckpointError
 from cssta.evaluation import command as evaluation_command
 from cssta.video import VideoError
 
+log = logging.getLogger(__name__)
+
+UNEXPECTED = 1
 BAD_INPUT = 2
 BAD_OUTPUT = 3
 UNVERIFIED = 4
@@ -27,9 +32,14 @@ OUTPUT_REASONS = {"exists", "unwritable", "resume"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (see `cssta inpaint --help`)."""
     args = build_parser().parse_args(arguments)
+    if check := getattr(args, "check", None):
+        check(args)
     level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="cssta: %(levelname)s: %(message)s")
     logging.getLogger("cssta").setLevel(level)
+    # Whoever ends a job politely gets what Ctrl-C gives: nothing half-done, and a way to go on.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         args.run(args)
     except KeyboardInterrupt:
@@ -41,7 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = UNVERIFIED if error.reason == "unverified" else code
         return _fail(args, code, error.reason, str(error), str(error.path))
     except OSError as error:
-        return _fail(args, BAD_OUTPUT, "system", str(error), error.filename)
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        message = f"{what}. Check that it exists, its rights, and the space on the disk."
+        return _fail(args, BAD_OUTPUT, "system", message, error.filename)
+    except Exception as error:
+        log.debug("unexpected", exc_info=True)
+        message = f"unexpected {type(error).__name__}: {error}. Please report it."
+        if "memory" in str(error).lower() or isinstance(error, MemoryError):
+            message = f"out of memory ({error}). Close other programs or complete smaller parts."
+        return _fail(args, UNEXPECTED, "unexpected", message, None)
     return 0
 
 

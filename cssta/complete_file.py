@@ -20,7 +20,7 @@ from cssta.engine import Inpainter
 from cssta.output import FileOutput, FolderOutput, Output, check_output
 from cssta.segments import LONGEST, plan_segments
 from cssta.survey import Survey, survey
-from cssta.video import MaskSpec, VideoSource, choose_encoding, open_masks, open_source
+from cssta.video import MaskSpec, VideoError, VideoSource, choose_encoding, open_masks, open_source
 from cssta.work_folder import WorkFolder, describe
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,8 @@ def complete_file(
                 work.mark_done(number)
         output.publish(work, masks, len(segments))
     except BaseException:
-        work.keep_if_useful()
+        if work.keep_if_useful():
+            log.warning("%s: what is finished is kept; --resume goes on from there", job.output)
         raise
     work.remove()
     return Outcome(
@@ -155,7 +156,18 @@ def complete_file(
 
 def open_output(job: FileJob, source: VideoSource) -> Output:
     """The output that the job's name asks for. Raises VideoError where it cannot be faithful."""
+    if job.lossless and job.output.suffix.lower() not in ("", ".mkv"):
+        raise VideoError(
+            job.output,
+            "format",
+            "lossless video is FFV1, which players expect in .mkv",
+            "End the name in .mkv, or give a name without ending for PNG frames",
+        )
     if not job.output.suffix:
+        if job.codec or job.pix_fmt or job.crf is not None:
+            raise VideoError(
+                job.output, "format", "PNG frames have no codec, crf or pix_fmt", "Leave them out"
+            )
         return FolderOutput(job.output, source, job.feather, job.overwrite)
     encoding = choose_encoding(
         source.info,

@@ -24,10 +24,10 @@ examples:
   cssta inpaint clip.mp4 --mask mask.mp4 --output clean.mp4
   cssta inpaint clip.mov --box 40,30,200,80 --dilate 4 --output clean.mov
   cssta inpaint clip.mp4 --mask mask.png --preview 12.5 --output look.png
-  cssta inpaint shot.%04d.exr.png --mask masks/ --lossless --output clean.mkv
+  cssta inpaint shot.%04d.png --mask masks/ --lossless --output clean.mkv
 
 exit codes:
-  0 done   2 input or usage   3 the output exists or cannot be written
+  0 done   1 unexpected   2 input or usage   3 the output exists or cannot be written
   4 the output failed its verification   5 the model cannot be used   130 interrupted
 """
 
@@ -42,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, check=lambda args: _check(parser, args))
     parser.add_argument(
         "video",
         type=Path,
@@ -63,8 +63,8 @@ def _add_mask(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--mask",
         type=Path,
-        help="white where to complete: a video or folder of the same length, a sequence, or one "
-        "picture for all frames",
+        help="white where to complete: a video or folder of exactly as many frames, a sequence, "
+        "or one picture for all frames",
     )
     group.add_argument(
         "--box",
@@ -158,6 +158,11 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--json", action="store_true", help="print the outcome as JSON")
     group.add_argument("-v", "--verbose", action="store_true", help="tell what is decided and why")
+
+
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.mask is None and not args.box and not args.alpha:
+        parser.error("where are the holes? give --mask, --box or --alpha")
 
 
 def box(text: str) -> Box:

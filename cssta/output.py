@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,7 @@ from cssta.video import (
     Encoding,
     MaskSource,
     SegmentWriter,
+    SourceInfo,
     VideoError,
     VideoSource,
     assemble,
@@ -22,6 +24,10 @@ from cssta.video import (
     write_picture,
 )
 from cssta.work_folder import WorkFolder
+
+log = logging.getLogger(__name__)
+
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # as ffmpeg numbers them
 
 
 class Output(Protocol):
@@ -37,9 +43,19 @@ class Output(Protocol):
 
 
 def check_output(output: Path, inputs: Iterable[Path | str | None], overwrite: bool) -> None:
-    """Raise VideoError if the output is an input, or exists and must not be replaced."""
-    if any(path is not None and output.resolve() == Path(path).resolve() for path in inputs):
-        raise VideoError(output, "exists", "the output is an input", "Give another output name")
+    """Raise VideoError if the output touches an input, or exists and must not be replaced."""
+    target = output.resolve()
+    for path in (Path(path).resolve() for path in inputs if path is not None):
+        # A sequence or picture counts with its folder, which an output folder would replace.
+        folder = path if path.is_dir() else path.parent
+        if target in (path, *folder.parents) or (folder in target.parents and path.is_dir()):
+            raise VideoError(
+                output, "exists", f"it would touch the input {path}", "Give another output name"
+            )
+        if not output.suffix and target == folder:
+            raise VideoError(
+                output, "exists", f"the input {path} is in there", "Give another output name"
+            )
     if not output.suffix:
         check_replaceable(output, overwrite)
     elif output.is_dir():
@@ -71,16 +87,15 @@ class FileOutput:
 
 
 class FolderOutput:
-    """PNG frames, equal to the source's RGB bit for bit outside the hole.
-
-    Pictures keep the names of the source's where it is a folder; else they count from 00000.png.
-    """
+    """PNG frames 00000.png, 00001.png, ..., equal to the source's RGB outside the hole."""
 
     description = "PNG frames"
 
     def __init__(self, path: Path, source: VideoSource, feather: int, overwrite: bool) -> None:
         self.path, self.info, self.overwrite = path, source.info, overwrite
         self.composer = Composer(source.info, feather)
+        if lost := _lost_in_pictures(source.info):
+            log.warning("%s: PNG frames cannot hold %s", path, ", ".join(lost))
 
     def write(self, work: WorkFolder, number: int, frames: Iterable[CompletedFrame]) -> None:
         work.frames.mkdir(exist_ok=True)
@@ -95,6 +110,20 @@ class FolderOutput:
                 self.path, "unverified", f"{written} of {self.info.frames} frames", "Report this"
             )
         check_replaceable(self.path, self.overwrite)
+        earlier = work.path / "earlier"
         if self.path.exists():
-            shutil.rmtree(self.path)
+            self.path.rename(earlier)  # removed with the work folder, once its successor is there
         work.frames.rename(self.path)
+
+
+def _lost_in_pictures(info: SourceInfo) -> list[str]:
+    """What the source has and a folder of PNG frames has no place for."""
+    lost = [f"stream {index} ({kind} {codec})" for index, kind, codec in info.other_streams]
+    steps = {later - earlier for earlier, later in itertools.pairwise(info.pts)}
+    if not info.is_folder and len(steps) > 2:
+        lost.append("the frames' uneven times")
+    if info.sar != 1:
+        lost.append(f"pixels of aspect {info.sar}")
+    if info.colour.transfer in HDR_TRANSFERS:
+        lost.append(f"the tag of its {HDR_TRANSFERS[info.colour.transfer]} colours")
+    return lost

@@ -30,7 +30,7 @@ class WorkFolder:
         """
         fingerprint = json.loads(json.dumps(fingerprint))
         if resume and self._job.exists():
-            earlier = json.loads(self._job.read_text())
+            earlier = self._earlier()
             changed = [key for key in fingerprint if earlier.get(key) != fingerprint[key]]
             if changed:
                 raise VideoError(
@@ -49,6 +49,14 @@ class WorkFolder:
                 self.output, "unwritable", f"cannot be written ({error})", "Check folder and rights"
             ) from error
 
+    def _earlier(self) -> dict:
+        try:
+            return json.loads(self._job.read_text())
+        except ValueError as error:  # the machine stopped while it was written
+            raise VideoError(
+                self.output, "resume", "what is left of it is damaged", "Leave out --resume"
+            ) from error
+
     @property
     def _job(self) -> Path:
         return self.path / "job.json"
@@ -63,10 +71,16 @@ class WorkFolder:
         return self.path / "frames"
 
     def is_done(self, number: int) -> bool:
-        return self._mark(number).exists()
+        """Whether the segment is there as it was when it was marked."""
+        mark = self._mark(number)
+        if not mark.exists():
+            return False
+        data = self.segment(number)
+        return mark.read_text() == (str(data.stat().st_size) if data.exists() else "")
 
     def mark_done(self, number: int) -> None:
-        self._mark(number).touch()
+        data = self.segment(number)
+        self._mark(number).write_text(str(data.stat().st_size) if data.exists() else "")
 
     def _mark(self, number: int) -> Path:
         return self.path / f"segment-{number:05d}.done"
@@ -85,7 +99,10 @@ class WorkFolder:
 def describe(path: Path) -> str:
     """A digest that changes when a file, or the pictures of a folder, change."""
     digest = hashlib.sha256()
-    files = sorted(path.iterdir()) if path.is_dir() else sequence_files(path) or [path]
+    if (path / "config.yaml").exists():  # a model folder
+        files = sorted(file for file in path.iterdir() if file.is_file())
+    else:
+        files = sequence_files(path) or [path]
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())

@@ -169,7 +169,11 @@ def open_mask_files(
         if isinstance(layer, VideoMasks)
         else layer.length / float(info.fps)
     )
-    other_rate = abs(layer.length - info.frames) > 2 and abs(seconds - info.duration) < 0.1
+    other_rate = (
+        isinstance(layer, VideoMasks)
+        and abs(layer.source.info.fps / info.fps - 1) > 0.01
+        and abs(seconds - info.duration) < 0.1
+    )
     lengths = (
         f"the mask has {layer.length} frames, the video {info.frames} "
         f"({seconds:.2f} and {info.duration:.2f} seconds)"

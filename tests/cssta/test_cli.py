@@ -276,6 +276,43 @@ def test_what_cannot_be_kept_is_refused_before_any_work(tracks, tmp_path, painte
     assert not painter.loaded and not output.exists()
 
 
+def test_a_forgotten_mask(inputs, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["inpaint", str(inputs / "shot.mp4"), "--output", str(tmp_path / "o.mp4")])
+    assert stopped.value.code == 2 and "--mask, --box or --alpha" in capsys.readouterr().err
+
+
+def test_what_nobody_expected_is_one_line(inputs, tmp_path, painter, monkeypatch, capsys):
+    def fail(*_args, **_kwargs):
+        raise RuntimeError("a wheel came off")
+
+    monkeypatch.setattr(Painter, "stream", fail)
+    assert command(inputs, tmp_path / "done.mp4", "--json") == 1
+    assert "a wheel came off" in json.loads(capsys.readouterr().out)["message"]
+
+
+def test_frames_are_never_replaced_by_their_completion(inputs, tmp_path, painter):
+    write_frame_folder(inputs / "frames", SHOT)
+    before = {file: file.read_bytes() for file in (inputs / "frames").iterdir()}
+    for video in ("frames", "frames/%05d.png"):
+        for output in (inputs / "frames", inputs / "frames" / "sub", inputs):
+            code = command(inputs, output, "--overwrite", video=video)
+            assert code == 3 or (output.name == "sub" and video != "frames")
+    assert command(inputs, inputs / "frames", "--overwrite", mask="frames/00000.png") == 3
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_what_png_frames_cannot_hold_is_told(tracks, tmp_path, painter, caplog):
+    paths = [str(tracks), "--box", "10,10,20,20", "--output", str(tmp_path / "out")]
+    assert cli.main(["inpaint", *paths]) == 0
+    assert all(word in caplog.text for word in ("audio", "subtitle", "uneven", "4/3"))
+    assert cli.main(["inpaint", *paths, "--overwrite", "--codec", "hevc"]) == 2
+
+
+def test_lossless_asks_for_its_container(inputs, tmp_path, painter):
+    assert command(inputs, tmp_path / "done.mp4", "--lossless") == 2
+
+
 def test_json_for_scripts(inputs, tmp_path, painter, capsys):
     cv2.imwrite(str(inputs / "flat.png"), np.zeros((32, 48), np.uint8))
     assert command(inputs, tmp_path / "out.mkv", "--json", mask="flat.png") == 0

@@ -170,6 +170,24 @@ def test_without_resume_it_starts_over_and_with_other_options_it_says_so(video, 
     assert left(tmp_path) == ["in.mp4", "out.mp4"]
 
 
+def test_a_segment_that_was_lost_is_done_again(video, painter, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(job(video), Stopping(interrupt))
+    segment = WorkFolder(tmp_path / "out.mp4").segment(0)
+    segment.write_bytes(b"")
+    assert run(job(video, resume=True), painter).resumed == 1
+    run(job(video, "straight.mp4"), Painter())
+    assert contents(tmp_path / "out.mp4") == contents(tmp_path / "straight.mp4")
+
+
+def test_a_damaged_work_folder_is_named(video, painter, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(job(video), Stopping(interrupt))
+    (WorkFolder(tmp_path / "out.mp4").path / "job.json").write_text("")
+    with pytest.raises(VideoError, match="Leave out --resume"):
+        run(job(video, resume=True), painter)
+
+
 def test_resuming_what_never_began_just_begins(video, painter):
     assert run(job(video, resume=True), painter).resumed == 0
 

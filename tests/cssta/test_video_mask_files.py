@@ -89,6 +89,13 @@ def test_another_length_is_refused_or_held(tmp_path, info, masks, caplog, count,
     np.testing.assert_array_equal(layer.pick([0, 5])[5], expected[5])
 
 
+def test_a_fast_mask_that_is_a_little_short_is_held(tmp_path):
+    source = make_video(tmp_path / "fast.mp4", clip(12, 48, 64), fps=60)
+    mask = make_video(tmp_path / "mask.mp4", clip(8, 48, 64), fps=60)
+    layer = open_mask_files(mask, open_source(source).info, hold_last=True)
+    assert layer.length == 8
+
+
 @pytest.mark.parametrize("hold", [False, True])
 def test_another_frame_rate_over_the_same_time_is_refused(tmp_path, info, masks, hold):
     path = make_video(tmp_path / "m.mp4", grey(masks)[:3].repeat(4, 0), fps=48)

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "BENCHMARKS.md", "CONTRIBUTING.md", "infra/README.md", "cssta/weights/README.md"]
+PAGES = [
+    "README.md",
+    "BENCHMARKS.md",
+    "CONTRIBUTING.md",
+    "infra/README.md",
+    "cssta/weights/README.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from cssta.attention import CSSTALayer
 from cssta.measure import PeakMemory, alone, anonymous_bytes, count_flops, machine, timed
+from cssta.unfold_attention import KEYS_ROUND
 
 
 def test_a_convolution_and_a_fused_attention_count_two_per_multiply_add():
@@ -41,16 +42,18 @@ def test_products_within_the_attentions_own_function_are_seen():
 def test_unfolded_patches_cost_nine_times_their_products():
     layer = CSSTALayer(10.0)
     layer.unfold = True
-    inputs = one_pixel_hole(references=3)
+    inputs = one_pixel_hole(references=8)
+    keys = 8 * 64
+    assert keys == KEYS_ROUND  # more references would be filled up to the next multiple
     with torch.no_grad():  # 9 queries, 64 keys of each reference, both products of 36 channels
-        assert count_flops(lambda: layer(*inputs)) == 2 * 9 * 3 * 64 * (36 + 36) + 2 * 2 * 4
+        assert count_flops(lambda: layer(*inputs)) == 2 * 9 * keys * (36 + 36) + 2 * 2 * 4
 
 
 @pytest.mark.parametrize("unfold", [False, True])
 def test_the_backward_pass_is_seen(unfold):
     layer = CSSTALayer(10.0)
     layer.unfold = unfold
-    targets, references, hole, hidden = one_pixel_hole(references=3)
+    targets, references, hole, hidden = one_pixel_hole(references=8)
     references.requires_grad_()
 
     def step():

@@ -138,7 +138,7 @@ def complete_bucket(
             sheets = SHEETS - sum(bool(outcome.sheet) for outcome in plan.settled)
             completed = map_rows(cfg, rows, Completer, options, files, load_engine, sheets)
             for row in completed.iter_rows():
-                settle(VideoOutcome(**row))
+                settle(VideoOutcome.from_dict(json.loads(row["outcome"])))
     output = cfg.inference.output.rstrip("/")
     summary = BatchSummary(
         outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.name)),
@@ -161,10 +161,11 @@ class Completer(ModelActor):
         task = VideoTask(**json.loads(row["task"]))
         if not self.may_start(task.name):
             outcome = VideoOutcome(task.name, task.video, task.output, "failed")
-            return vars(replace(outcome, reason="crashed", message=CRASHED))
-        return vars(
-            complete_video(task, self.engine, self.settings, partial(self.claim, task.name))
-        )
+            outcome = replace(outcome, reason="crashed", message=CRASHED)
+        else:
+            claim = partial(self.claim, task.name)
+            outcome = complete_video(task, self.engine, self.settings, claim)
+        return {"outcome": json.dumps(outcome.to_dict())}
 
 
 def _publish_summary(summary: BatchSummary, s3_endpoint: str | None) -> None:

@@ -48,9 +48,15 @@ class VideoTask:
 
 @dataclass(frozen=True)
 class VideoOutcome:
-    """What became of one video: `status` done, skipped or failed; `reason` a slug, "" if plain.
+    """What became of one video: `status` done, review, skipped or failed; `reason` a slug.
 
     Scores are nan unless masks were drawn by seed (only then is the truth known).
+
+    Attributes:
+        quality: seam, warping and self_test as in `cssta.quality`; None where not measured.
+        review: in words, why the video is held back; "" if it is not.
+        segments: pieces that it was completed in.
+        hole_frames: frames that had a hole.
     """
 
     name: str
@@ -68,6 +74,10 @@ class VideoOutcome:
     ssim: float = math.nan
     hole_psnr: float = math.nan
     sheet: str = ""
+    quality: dict[str, float | None] = field(default_factory=dict)
+    review: str = ""
+    segments: int = 0
+    hole_frames: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, which has no nan: null instead."""

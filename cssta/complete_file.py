@@ -17,7 +17,9 @@ from cssta import __version__
 from cssta.checkpoint import DEFAULT_MODEL, CheckpointError
 from cssta.complete_segment import CompletedFrame, complete_segment
 from cssta.engine import Inpainter
-from cssta.output import FileOutput, FolderOutput, Output, check_output
+from cssta.frame_output import FolderOutput, frame_target
+from cssta.output import FileOutput, Output, check_output
+from cssta.progress import Progress
 from cssta.segments import LONGEST, plan_segments
 from cssta.survey import Survey, survey
 from cssta.video import MaskSpec, VideoError, VideoSource, choose_encoding, open_masks, open_source
@@ -32,7 +34,8 @@ class FileJob:
 
     Attributes:
         video: file, frame folder, or pattern of a picture sequence.
-        output: file by whose ending the container is chosen, or a folder for PNG frames.
+        output: file by whose ending the container is chosen, or where PNG frames go: a folder, or
+            a pattern such as `out/shot.%04d.png` (see `frame_target`).
         mask: where the holes are.
         model: model folder; None: the default weights. `device`: None: the first GPU, or the CPU.
         feather: pixels over which the result fades in, from the hole's edge inwards.
@@ -40,6 +43,7 @@ class FileJob:
         codec, crf, pix_fmt: instead of what matches the source.
         accept_loss: warn of what cannot be kept of the source, instead of refusing.
         fps: rate of pictures; files have their own.
+        as_frames: the output is a folder though there is a dot in its name.
         scene_cuts: look for cuts; no frame then borrows from another scene.
         temporal: run the temporal network; None: as the model recommends.
     """
@@ -56,6 +60,7 @@ class FileJob:
     pix_fmt: str | None = None
     accept_loss: bool = False
     fps: float | None = None
+    as_frames: bool = False
     scene_cuts: bool = True
     temporal: bool | None = None
     overwrite: bool = False
@@ -79,16 +84,6 @@ class Outcome:
     seconds: float
 
 
-class Progress:
-    """What a job tells while it runs; this one keeps silent."""
-
-    def phase(self, name: str, frames: int, done: int = 0) -> None:
-        """A pass ("survey", "complete") over so many frames begins, `done` of which are done."""
-
-    def advance(self, frames: int = 1) -> None:
-        """So many more frames are done."""
-
-
 def complete_file(
     job: FileJob,
     progress: Progress | None = None,
@@ -108,11 +103,14 @@ def complete_file(
         CheckpointError: the model cannot be used.
     """
     progress, started = progress or Progress(), time.monotonic()
-    check_output(job.output, [job.video, job.mask.path], job.overwrite)
+    target = frame_target(job.output, job.as_frames)
+    inputs = [job.video, job.mask.path]
+    place = target[0] if target else job.output
+    check_output(place, inputs, job.overwrite, is_folder=bool(target))
     source = open_source(job.video, job.fps)
     masks = open_masks(job.mask, source)
     output = open_output(job, source)
-    work = WorkFolder(job.output)
+    work = WorkFolder(output.path)
     work.open(_fingerprint(job, source, segment_frames), resume=job.resume)
     try:
         progress.phase("survey", source.info.frames)
@@ -133,7 +131,7 @@ def complete_file(
                 with closing(_counted(frames, progress)) as counted:
                     output.write(work, number, counted)
                 work.mark_done(number)
-        output.publish(work, masks, len(segments))
+        output.publish(work, masks, len(segments), progress)
     except BaseException:
         if work.keep_if_useful():
             log.warning("%s: what is finished is kept; --resume goes on from there", job.output)
@@ -156,19 +154,21 @@ def complete_file(
 
 def open_output(job: FileJob, source: VideoSource) -> Output:
     """The output that the job's name asks for. Raises VideoError where it cannot be faithful."""
-    if job.lossless and job.output.suffix.lower() not in ("", ".mkv"):
+    target = frame_target(job.output, job.as_frames)
+    if job.lossless and target is None and job.output.suffix.lower() != ".mkv":
         raise VideoError(
             job.output,
             "format",
             "lossless video is FFV1, which players expect in .mkv",
             "End the name in .mkv, or give a name without ending for PNG frames",
         )
-    if not job.output.suffix:
+    if target is not None:
         if job.codec or job.pix_fmt or job.crf is not None:
             raise VideoError(
                 job.output, "format", "PNG frames have no codec, crf or pix_fmt", "Leave them out"
             )
-        return FolderOutput(job.output, source, job.feather, job.overwrite)
+        folder, pattern = target
+        return FolderOutput(folder, source, job.feather, pattern=pattern, overwrite=job.overwrite)
     encoding = choose_encoding(
         source.info,
         job.output,
@@ -200,6 +200,8 @@ def _counted(frames: Iterator[CompletedFrame], progress: Progress) -> Iterator[C
 def _fingerprint(job: FileJob, source: VideoSource, segment_frames: int) -> dict[str, object]:
     """What must be the same for finished segments to be of use."""
     options = asdict(job)
+    target = frame_target(job.output, job.as_frames)
+    options["frame_names"] = target and target[1]
     for key in ("video", "output", "mask", "model", "overwrite", "resume"):
         del options[key]
     mask = asdict(job.mask)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
-from cssta.complete_file import FileJob, Progress, complete_file
-from cssta.preview import write_preview
+from cssta.progress import Progress
 from cssta.video import Box, MaskSpec
 
-LABELS = {"survey": "looking through", "complete": "completing"}
+# What needs PyTorch is imported where it is used: help and wrong usage should not take seconds.
+
+LABELS = {"survey": "looking through", "complete": "completing", "verify": "checking the output"}
 
 EXAMPLES = """\
 examples:
@@ -50,9 +45,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--output",
-        type=Path,
         required=True,
-        help=".mp4, .mov, .mkv or .webm; or a folder for PNG frames, exact outside the hole",
+        help=".mp4, .mov, .mkv or .webm; or, for PNG frames exact outside the hole, a folder (a "
+        "name without ending, or with / at its end) or a pattern such as out/shot.%%04d.png",
     )
     _add_mask(parser.add_argument_group("where the holes are (one of the first three)"))
     _add_output(parser.add_argument_group("the output"))
@@ -185,6 +180,8 @@ def _bounded(kind: type, low: float, high: float):
 
 
 def _device(text: str) -> str:
+    import torch
+
     try:
         known = torch.device(text)
     except RuntimeError:
@@ -194,11 +191,18 @@ def _device(text: str) -> str:
     return text
 
 
-def run(args: argparse.Namespace) -> None:
-    """Do what the arguments say. Raises VideoError or CheckpointError."""
+def run(args: argparse.Namespace) -> tuple[dict[str, object], str]:
+    """Do what the arguments say; returns the outcome for scripts, and in words.
+
+    Raises VideoError or CheckpointError.
+    """
+    from cssta.complete_file import FileJob, complete_file
+    from cssta.preview import write_preview
+
     job = FileJob(
         video=args.video,
-        output=args.output,
+        output=Path(args.output),
+        as_frames=args.output.endswith(("/", os.sep)),
         mask=MaskSpec(
             path=args.mask,
             boxes=tuple(args.box or ()),
@@ -222,22 +226,19 @@ def run(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
         resume=args.resume,
     )
-    with _warnings_kept() as warnings:
-        if args.preview is not None:
-            outcome = write_preview(job, args.preview)
-            text = f"{outcome['output']}: frame {outcome['frame']} at {outcome['seconds']:.3f} s"
-        else:
-            with Bars(args.video.name) as bars:
-                done = complete_file(job, bars)
-            outcome = asdict(done)
-            text = (
-                f"{done.output}: {done.frames} frames, {done.width}x{done.height}, "
-                f"{done.completed} completed in {done.seconds:.0f} s"
-            )
-    if args.json:
-        print(json.dumps({"status": "done", **outcome, "warnings": warnings}, indent=1))
+    if args.preview is not None:
+        outcome = write_preview(job, args.preview)
+        text = f"{outcome['output']}: frame {outcome['frame']} at {outcome['seconds']:.3f} s"
     else:
-        print(text)
+        with Bars(args.video.name) as bars:
+            done = complete_file(job, bars)
+        outcome = asdict(done)
+        frames = f"{done.frames} frame{'s' * (done.frames != 1)}"
+        text = (
+            f"{done.output}: {frames}, {done.width}x{done.height}, "
+            f"{done.completed} completed in {done.seconds:.0f} s"
+        )
+    return outcome, text
 
 
 class Bars(Progress):
@@ -255,21 +256,10 @@ class Bars(Progress):
 
     def phase(self, name: str, frames: int, done: int = 0) -> None:
         self.__exit__()
+        from tqdm import tqdm
+
         label = f"{self.name}: {LABELS[name]}"
         self.bar = tqdm(desc=label, total=frames, initial=done, unit="frame", disable=None)
 
     def advance(self, frames: int = 1) -> None:
         self.bar.update(frames)
-
-
-@contextmanager
-def _warnings_kept() -> Iterator[list[str]]:
-    """Collects what is logged as a warning, besides its being shown."""
-    kept: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: kept.append(record.getMessage())
-    logging.getLogger().addHandler(handler)
-    try:
-        yield kept
-    finally:
-        logging.getLogger().removeHandler(handler)

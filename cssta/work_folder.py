@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from cssta.video import VideoError
@@ -16,20 +19,34 @@ HEAD = 2**20  # bytes at either end of a file that tell it from another of the s
 class WorkFolder:
     """`.<name>.cssta/` beside the output; removed once the output has its name.
 
-    A segment counts as finished when its mark is there, which is written after its data.
+    A segment counts as finished when its mark is there, which is written after its data has reached
+    the disk. One process at a time is at work in it.
     """
 
     def __init__(self, output: Path) -> None:
         self.output = output
         self.path = output.with_name(f".{output.name}.cssta")
+        self._lock: int | None = None
 
     def open(self, fingerprint: dict, *, resume: bool) -> None:
         """Start anew, or with `resume` go on with what is there if it is the same work.
 
-        Raises VideoError ("resume") where an input or an option has changed since.
+        Raises VideoError: "resume" where an input or an option has changed since, "exists" where
+        another process is at work on the same output, "unwritable".
         """
         fingerprint = json.loads(json.dumps(fingerprint))
-        if resume and self._job.exists():
+        try:
+            self._acquire()
+            if not (resume and self._job.exists()):
+                self._clear()
+                _write(self._job, json.dumps(fingerprint, indent=1))
+                return
+        except OSError as error:
+            self.close()
+            raise VideoError(
+                self.output, "unwritable", f"cannot be written ({error})", "Check folder and rights"
+            ) from error
+        try:
             earlier = self._earlier()
             changed = [key for key in fingerprint if earlier.get(key) != fingerprint[key]]
             if changed:
@@ -39,15 +56,45 @@ class WorkFolder:
                     f"it was begun with another {' and '.join(changed)}",
                     "Give the same again, or leave out --resume to start over",
                 )
-            return
-        shutil.rmtree(self.path, ignore_errors=True)
-        try:
-            self.path.mkdir(parents=True)
-            self._job.write_text(json.dumps(fingerprint, indent=1))
-        except OSError as error:
-            raise VideoError(
-                self.output, "unwritable", f"cannot be written ({error})", "Check folder and rights"
-            ) from error
+        except VideoError:
+            self.close()
+            raise
+
+    def _acquire(self) -> None:
+        """Make the folder and lock it; the kernel lets go of it when the process ends, however."""
+        while self._lock is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                folder = os.open(self.path, os.O_RDONLY)
+            except FileNotFoundError:  # removed by the one who was at work in it
+                continue
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(folder)
+                raise VideoError(
+                    self.output, "exists", "another process is at work on it", "Wait for its end"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            with suppress(FileNotFoundError):
+                if os.fstat(folder).st_ino == self.path.stat().st_ino:
+                    self._lock = folder
+            if self._lock is None:
+                os.close(folder)
+
+    def _clear(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    def close(self) -> None:
+        """Let go of the folder, which stays."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _earlier(self) -> dict:
         try:
@@ -80,7 +127,9 @@ class WorkFolder:
 
     def mark_done(self, number: int) -> None:
         data = self.segment(number)
-        self._mark(number).write_text(str(data.stat().st_size) if data.exists() else "")
+        if data.exists():
+            flush(data)
+        _write(self._mark(number), str(data.stat().st_size) if data.exists() else "")
 
     def _mark(self, number: int) -> Path:
         return self.path / f"segment-{number:05d}.done"
@@ -88,12 +137,29 @@ class WorkFolder:
     def keep_if_useful(self) -> bool:
         """Remove the folder unless it holds a finished segment; whether it stays."""
         if any(self.path.glob("*.done")):
+            self.close()
             return True
         self.remove()
         return False
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
+
+
+def flush(*files: Path) -> None:
+    """Have the files' content on the disk, so that a mark never outlives what it stands for."""
+    for file in files:
+        with file.open("rb") as data:
+            os.fsync(data.fileno())
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(text)
+    flush(partial)
+    partial.replace(file)
 
 
 def describe(path: Path) -> str:

@@ -23,6 +23,7 @@ HD_HEIGHT = 720  # untagged video from here on is BT.709, below BT.601, as playe
 
 # Weights of red and blue in luma, by ffmpeg's number of the matrix.
 BT709, BT601, BT2020 = 1, 6, 9
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 LUMA_WEIGHTS = {
     BT709: (0.2126, 0.0722),
     4: (0.30, 0.11),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import av
 
-from cssta.video.colour import BT709, FULL, LIMITED, Colour
+from cssta.video.colour import BT709, FULL, HDR_TRANSFERS, LIMITED, Colour
 from cssta.video.encoders import (
     ALIASES,
     ENCODERS,
@@ -45,6 +45,7 @@ EQUAL = {
 }
 MPEG_RATES = [Fraction(n, d) for n, d in ((24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1))]
 MPEG_RATES += [Fraction(50), Fraction(60000, 1001), Fraction(60)]
+DEEP = 10  # bits, without which HDR shows bands
 SMALL = 512 * 512  # pixels up to which FFV1 is cut into 4 slices, not 16
 CIF = (288, 352)  # and up to which into one
 WITH_FIELDS = ("h264", "mpeg2video", "mpeg4", "prores")
@@ -93,7 +94,7 @@ def choose_encoding(
             f"{name} knows no quality {crf:g}",
             f"Give one {bounds}" if bounds else "Leave it out",
         )
-    stored = _pixel_format(info, output, name, encoder, pix_fmt)
+    stored = _pixel_format(info, output, name, encoder, pix_fmt, accept_loss)
     deep = source is not None and bit_depth(av.VideoFormat(stored)) > 8  # HDR needs that
     options = encoder.settings(crf) | _own_options(info, name, stored, source)
     if deep:
@@ -147,7 +148,12 @@ def _codec(info: SourceInfo, output: Path, lossless: bool, codec: str | None) ->
 
 
 def _pixel_format(
-    info: SourceInfo, output: Path, codec: str, encoder: Encoder, asked: str | None
+    info: SourceInfo,
+    output: Path,
+    codec: str,
+    encoder: Encoder,
+    asked: str | None,
+    accept_loss: bool,
 ) -> str:
     """What the encoder gets. Raises VideoError where it does not hold the source's samples."""
     own = planar_format(av.VideoFormat(info.pix_fmt))
@@ -158,6 +164,15 @@ def _pixel_format(
             raise VideoError(
                 output, "format", f"no pixel format {asked} is known", "Try yuv420p or yuv420p10le"
             ) from error
+        is_hdr = info.bit_depth >= DEEP and info.colour.transfer in HDR_TRANSFERS
+        if is_hdr and bit_depth(format) < DEEP and not accept_loss:
+            raise VideoError(
+                output,
+                "format",
+                f"{HDR_TRANSFERS[info.colour.transfer]} colours need {DEEP} bits, and {asked} has "
+                f"{bit_depth(format)}",
+                "Leave --pix-fmt out, or add --accept-loss to see bands where it is smooth",
+            )
         if bit_depth(format) < info.bit_depth:
             log.warning(
                 "%s: %d bits become %d, as asked", info.path, info.bit_depth, bit_depth(format)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import cv2
@@ -75,21 +75,27 @@ def read_pictures(files: Iterable[Path]) -> np.ndarray:
     return np.stack(frames)
 
 
-def check_replaceable(folder: Path, overwrite: bool) -> None:
-    """Raise VideoError if `write_frame_folder` would refuse `folder`."""
+def check_replaceable(folder: Path, overwrite: bool, names: Collection[str] = ()) -> None:
+    """Raise VideoError if frames must not be written to `folder`.
+
+    What it holds may be replaced only by `overwrite`, and only if nothing but numbered frames and
+    files of these `names` is there.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
         raise VideoError(folder, "exists", "a file has that name", "Give another output name")
-    names = [entry.name for entry in folder.iterdir()]
-    if names and not overwrite:
+    present = [entry.name for entry in folder.iterdir()]
+    if present and not overwrite:
         raise VideoError(
             folder, "exists", "the folder is not empty", "Give another, or allow overwriting"
         )
     # Overwriting must never cost anybody a folder of photographs.
-    if any(not WRITTEN_NAME.fullmatch(name) for name in names):
+    names = set(names)
+    other = [name for name in present if name not in names and not WRITTEN_NAME.fullmatch(name)]
+    if other:
         raise VideoError(
-            folder, "exists", "it holds other files than numbered frames", "Give another folder"
+            folder, "exists", f"it holds other files than frames ({other[0]})", "Give another"
         )
 
 

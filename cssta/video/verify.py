@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -48,7 +49,11 @@ class Track:
 
 
 def verify(
-    partial: str | Path, source: VideoSource, encoding: Encoding, masks: MaskSource | None = None
+    partial: str | Path,
+    source: VideoSource,
+    encoding: Encoding,
+    masks: MaskSource | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> str | None:
     """Check that the file is the source but for what is in the holes.
 
@@ -58,6 +63,7 @@ def verify(
 
     Args:
         masks: of a lossless output: every sample outside the holes must equal the source's.
+        advance: called for every frame that has been decoded.
 
     Returns:
         With `masks`, the SHA-256 digest, which both share, of all samples outside the holes.
@@ -86,9 +92,9 @@ def verify(
         if not info.is_folder:
             _check_tracks(partial, ours, _tracks(info.path), info, encoding, times, shift)
         if masks is None:
-            _check_decoding(partial, info.frames)
+            _check_decoding(partial, info.frames, advance)
             return None
-        return _check_samples(partial, source, masks)
+        return _check_samples(partial, source, masks, advance)
     except VideoError as error:
         if error.reason == "unverified":
             raise
@@ -194,7 +200,7 @@ def _early(tracks: list[Track], times: Timeline) -> bool:
     return times.shown[0] < 0 or any(t.start is not None and t.start < times.origin for t in tracks)
 
 
-def _check_decoding(path: Path, frames: int) -> None:
+def _check_decoding(path: Path, frames: int, advance: Callable[[], None]) -> None:
     last, count = None, 0
     with open_video(path) as (container, stream):
         stream.codec_context.options = {"err_detect": "explode"}  # nothing is to be concealed
@@ -204,13 +210,16 @@ def _check_decoding(path: Path, frames: int) -> None:
                 if last is not None and frame.pts <= last:
                     raise _unverified(path, f"frame {count} is not after the one before")
                 last, count = frame.pts, count + 1
+                advance()
         except av.FFmpegError as error:
             raise _unverified(path, f"the data is damaged after frame {count}") from error
     if count != frames:
         raise _unverified(path, f"{count} frames can be decoded, not {frames}")
 
 
-def _check_samples(path: Path, source: VideoSource, masks: MaskSource) -> str:
+def _check_samples(
+    path: Path, source: VideoSource, masks: MaskSource, advance: Callable[[], None]
+) -> str:
     info, missing = source.info, object()
     digest = hashlib.sha256()
     pairs = zip(source.frames(), masks.masks(0, info.frames), strict=True)
@@ -228,6 +237,7 @@ def _check_samples(path: Path, source: VideoSource, masks: MaskSource) -> str:
             digest.update(theirs)
             if hashlib.sha256(ours).digest() != hashlib.sha256(theirs).digest():
                 raise _unverified(path, f"frame {number} differs from the source outside its hole")
+            advance()
     log.info("%s: outside the holes all samples are the source's, SHA-256 %s", path,
              digest.hexdigest())  # fmt: skip
     return digest.hexdigest()

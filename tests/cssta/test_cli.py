@@ -143,9 +143,12 @@ def test_outputs_that_make_no_sense(inputs, tmp_path, painter, capsys):
     ],
 )
 def test_options_out_of_range(inputs, tmp_path, painter, option, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        command(inputs, tmp_path / "done.mp4", *option)
-    assert stopped.value.code == 2 and option[0] in capsys.readouterr().err
+    assert command(inputs, tmp_path / "done.mp4", *option) == 2
+    assert option[0] in capsys.readouterr().err
+    assert command(inputs, tmp_path / "done.mp4", *option, "--json") == 2
+    outcome = json.loads(capsys.readouterr().out)
+    assert (outcome["reason"], outcome["exit_code"]) == ("usage", 2)
+    assert option[0] in outcome["message"]
 
 
 @pytest.mark.parametrize(("value", "words"), [(0, "has no hole"), (255, "all of it is hole")])
@@ -277,9 +280,9 @@ def test_what_cannot_be_kept_is_refused_before_any_work(tracks, tmp_path, painte
 
 
 def test_a_forgotten_mask(inputs, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["inpaint", str(inputs / "shot.mp4"), "--output", str(tmp_path / "o.mp4")])
-    assert stopped.value.code == 2 and "--mask, --box or --alpha" in capsys.readouterr().err
+    paths = [str(inputs / "shot.mp4"), "--output", str(tmp_path / "o.mp4")]
+    assert cli.main(["inpaint", *paths]) == 2
+    assert "--mask, --box or --alpha" in capsys.readouterr().err
 
 
 def test_what_nobody_expected_is_one_line(inputs, tmp_path, painter, monkeypatch, capsys):
@@ -323,6 +326,46 @@ def test_json_for_scripts(inputs, tmp_path, painter, capsys):
     assert command(inputs, tmp_path / "out.mkv", "--json") == 3
     outcome = json.loads(capsys.readouterr().out)
     assert (outcome["status"], outcome["reason"], outcome["exit_code"]) == ("failed", "exists", 3)
+    assert outcome["warnings"] == []
+
+
+def test_json_of_a_failure_has_its_warnings(inputs, tmp_path, painter, monkeypatch, capsys):
+    monkeypatch.setattr("cssta.output.verify", lambda *_: 1 / 0)
+    cv2.imwrite(str(inputs / "flat.png"), np.zeros((32, 48), np.uint8))
+    assert command(inputs, tmp_path / "out.mkv", "--json", mask="flat.png") == 1
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["status"] == "failed" and "no hole" in outcome["warnings"][0]
+
+
+def test_interrupting_while_it_loads(monkeypatch, capsys):
+    def stop(_module):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.importlib, "import_module", stop)
+    assert cli.main(["inpaint", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["reason"] == "interrupted"
+
+
+def test_frames_keep_their_names(inputs, tmp_path, painter):
+    shot = inputs / "shot"
+    shot.mkdir()
+    for number, frame in enumerate(SHOT, 1001):
+        cv2.imwrite(str(shot / f"sc7.{number}.jpg"), frame[..., ::-1])
+    names = [f"sc7.{number}.png" for number in range(1001, 1005)]
+
+    def made(output: str, *more, **inputs_) -> list[str]:
+        assert command(inputs, f"{tmp_path}/{output}", *more, **{"video": "shot", **inputs_}) == 0
+        folder = tmp_path / output.rpartition("/")[0] if "%" in output else tmp_path / output
+        return sorted(file.name for file in folder.iterdir())
+
+    assert made("plain") == names
+    assert made("plain", "--overwrite", video="shot/sc7.%04d.jpg") == names
+    assert made("take.2/") == names  # the slash tells that it is a folder
+    assert made("take.2", "--overwrite") == names
+    assert made("deep/a%05d.png") == [f"a0{number}.png" for number in range(1001, 1005)]
+    assert made("film/%d.png", video="shot.mp4") == [f"{number}.png" for number in range(4)]
+    (tmp_path / "plain" / "diary.png").touch()
+    assert command(inputs, tmp_path / "plain", "--overwrite", video="shot") == 3
 
 
 def test_a_preview_is_one_picture(inputs, tmp_path, painter, capsys):
@@ -342,6 +385,11 @@ def test_evaluation_is_a_command_too(tmp_path, capsys):
 
 
 def test_the_module_runs_as_a_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cssta", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    listed = capsys.readouterr().out
+    assert all(name in listed and what in listed for name, (_, what) in cli.COMMANDS.items())
     monkeypatch.setattr(sys, "argv", ["cssta", "inpaint", "--help"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cssta import complete_file as module
-from cssta.complete_file import FileJob, Progress, complete_file
+from cssta.complete_file import FileJob, complete_file
+from cssta.progress import Progress
 from cssta.video import Box, MaskSpec, SegmentWriter, VideoError, open_source
 from cssta.work_folder import WorkFolder
 from tests.cssta.media import clip, make_video
@@ -88,7 +89,7 @@ def test_scenes_without_a_hole_need_no_model(video, painter):
     assert complete_file(task, load=None).device == "none"
 
 
-def test_progress_counts_every_frame_of_both_passes(video, painter):
+def test_progress_counts_every_frame_of_all_passes(video, painter):
     class Watch(Progress):
         def __init__(self):
             self.phases, self.counts = [], []
@@ -100,9 +101,11 @@ def test_progress_counts_every_frame_of_both_passes(video, painter):
         def advance(self, frames=1):
             self.counts[-1] += frames
 
-    watch = Watch()
-    run(job(video), painter, progress=watch)
-    assert watch.phases == [("survey", 21, 0), ("complete", 21, 0)] and watch.counts == [21, 21]
+    for name in ("out.mp4", "out.mkv", "out"):
+        watch = Watch()
+        run(job(video, name, lossless=name != "out.mp4"), painter, progress=watch)
+        assert watch.phases == [(phase, 21, 0) for phase in ("survey", "complete", "verify")]
+        assert watch.counts == [21, 21, 21]
 
 
 class Stopping(Painter):
@@ -180,6 +183,19 @@ def test_a_segment_that_was_lost_is_done_again(video, painter, tmp_path):
     assert contents(tmp_path / "out.mp4") == contents(tmp_path / "straight.mp4")
 
 
+def test_two_at_work_on_one_output_do_not_meet(video, painter, tmp_path):
+    """The kernel, not a file that a crash leaves behind, says who is at work."""
+
+    def meanwhile():
+        for resume in (False, True):
+            with pytest.raises(VideoError, match="another process is at work"):
+                run(job(video, resume=resume), Painter())
+        run(job(video, "other.mp4"), Painter())
+
+    outcome = run(job(video), Stopping(meanwhile))
+    assert outcome.frames == 21 and left(tmp_path) == ["in.mp4", "other.mp4", "out.mp4"]
+
+
 def test_a_damaged_work_folder_is_named(video, painter, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(job(video), Stopping(interrupt))
@@ -205,6 +221,26 @@ def test_an_output_that_is_not_whole_gets_no_name(video, painter, tmp_path, monk
     with pytest.raises(VideoError) as caught:
         run(job(video), painter)
     assert caught.value.reason == "unverified" and not (tmp_path / "out.mp4").exists()
+
+
+def damage(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def repaint(file: Path) -> None:
+    pixels = cv2.imread(str(file))
+    pixels[0, 0] ^= 1
+    cv2.imwrite(str(file), pixels)
+
+
+@pytest.mark.parametrize("fault", [damage, repaint, Path.unlink])
+def test_pictures_that_changed_on_the_disk_get_no_name(video, painter, tmp_path, fault):
+    with pytest.raises(KeyboardInterrupt):
+        run(job(video, "out"), Stopping(interrupt))
+    fault(WorkFolder(tmp_path / "out").frames / "00003.png")
+    with pytest.raises(VideoError, match=r"00003\.png") as caught:
+        run(job(video, "out", resume=True), painter)
+    assert caught.value.reason == "unverified" and not (tmp_path / "out").exists()
 
 
 def test_an_older_output_stays_until_the_new_one_is_whole(video, painter, tmp_path):

@@ -98,8 +98,10 @@ def test_what_cannot_be_kept_is_refused_with_a_remedy_that_works(
 
 def test_hdr_becomes_sdr_only_if_that_is_accepted(sources, tmp_path, caplog):
     info, output = sources("hevc10-hdr.mp4"), tmp_path / "a.mp4"
-    with pytest.raises(VideoError, match=r"HDR10 mastering display .* became none"):
+    with pytest.raises(VideoError, match=r"PQ colours need 10 bits.*--accept-loss"):
         choose_encoding(info, output, pix_fmt="yuv420p")
+    with pytest.raises(VideoError, match=r"HDR10 mastering display .* became none"):
+        choose_encoding(info, output, codec="prores")
     with caplog.at_level(logging.WARNING):
         found = choose_encoding(info, output, pix_fmt="yuv420p", accept_loss=True)
     assert found.pix_fmt == "yuv420p" and len(found.changed) == 2

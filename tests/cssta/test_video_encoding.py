@@ -101,7 +101,7 @@ def test_hdr_becomes_sdr_only_if_that_is_accepted(sources, tmp_path, caplog):
     with pytest.raises(VideoError, match=r"PQ colours need 10 bits.*--accept-loss"):
         choose_encoding(info, output, pix_fmt="yuv420p")
     with pytest.raises(VideoError, match=r"HDR10 mastering display .* became none"):
-        choose_encoding(info, output, codec="prores")
+        choose_encoding(info, tmp_path / "a.mov", codec="prores", pix_fmt="yuv422p10le")
     with caplog.at_level(logging.WARNING):
         found = choose_encoding(info, output, pix_fmt="yuv420p", accept_loss=True)
     assert found.pix_fmt == "yuv420p" and len(found.changed) == 2

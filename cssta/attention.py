@@ -183,10 +183,15 @@ def hole_region_attention(targets: Tensor, hole: Tensor, *, scale: float | Tenso
 
 
 class CSSTALayer(nn.Module):
-    """`attend_clip` with a learned temperature: a fixed one drowns among many keys."""
+    """`attend_clip` with a learned temperature: a fixed one drowns among many keys.
 
-    def __init__(self, initial_scale: float) -> None:
+    `parts`: of `cssta.config.ATTENTIONS`, which of the two attentions there are. Without any, what
+    comes out in the hole is the target's own features: those of a layer that is not there.
+    """
+
+    def __init__(self, initial_scale: float, parts: str = "full") -> None:
         super().__init__()
+        self.parts = parts
         self.track_entropy = False  # costs another pass over all scores
         self.unfold = False  # see `cssta.unfold_attention`: the same result, for matrix units
         self.log_scale = nn.Parameter(torch.tensor(float(initial_scale)).log())
@@ -202,9 +207,13 @@ class CSSTALayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """As `attend_clip`."""
         scale = self.log_scale.exp()
-        if self.unfold:
-            hole = target_masks > 0.5
-            inter, entropy = unfold_attention(
+        hole = target_masks > 0.5
+        if self.parts == "none":
+            return targets * hole, targets.new_full((), torch.nan)
+        if self.parts == "hole-region":
+            inter, entropy = 0, targets.new_full((), torch.nan)
+        else:
+            inter, entropy = (unfold_attention if self.unfold else inter_frame_attention)(
                 targets,
                 references,
                 hole,
@@ -214,17 +223,9 @@ class CSSTALayer(nn.Module):
                 budget=budget,
                 track_entropy=self.track_entropy,
             )
-            return inter + hole_region_attention(targets, hole, scale=scale), entropy
-        return attend_clip(
-            targets,
-            references,
-            target_masks,
-            reference_masks,
-            scale=scale,
-            allowed=allowed,
-            budget=budget,
-            track_entropy=self.track_entropy,
-        )
+        if self.parts == "inter-frame":
+            return inter, entropy
+        return inter + hole_region_attention(targets, hole, scale=scale), entropy
 
 
 def _half_dtype(tensor: Tensor) -> torch.dtype | None:

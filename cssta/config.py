@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 
+# What of the CSSTA layer there is; all but the first are for ablations (`jobs/ablate.py`).
+ATTENTIONS = ("full", "inter-frame", "hole-region", "none")
+
 
 class ModelConfigError(ValueError):
     """A model configuration has an unknown key, an unknown preset or a value out of range."""
@@ -22,6 +25,8 @@ class ModelConfig:
         discriminator_width: channels of the discriminator's first layer.
         attention_scale: initial softmax temperature of the CSSTA layer (learned from there). A true
             match has cosine 1; among 24,000 keys of cosine 0.4 it wins 99 % of the weight at 24.
+        attention: which parts of the CSSTA layer there are: both ("full"), eq. 1 alone
+            ("inter-frame"), eq. 2 alone ("hole-region"), or no layer, its input passing ("none").
     """
 
     width: int = 48
@@ -30,6 +35,7 @@ class ModelConfig:
     temporal_width: int = 16
     discriminator_width: int = 32
     attention_scale: float = 24.0
+    attention: str = "full"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dilations", tuple(int(d) for d in self.dilations))
@@ -41,6 +47,10 @@ class ModelConfig:
             raise ModelConfigError(f"dilations must all be >= 1, not {self.dilations}")
         if not self.attention_scale > 0:
             raise ModelConfigError(f"attention_scale must be > 0, not {self.attention_scale!r}")
+        if self.attention not in ATTENTIONS:
+            raise ModelConfigError(
+                f"attention must be one of {', '.join(ATTENTIONS)}, not {self.attention!r}"
+            )
 
     @classmethod
     def preset(cls, size: str) -> ModelConfig:

@@ -79,7 +79,7 @@ class RefinementNetwork(nn.Module):
         self.target_encoder = Encoder(config.width, config.dilations)
         self.attention_encoder = Encoder(config.width, config.dilations)
         channels = self.attention_encoder.channels
-        self.attention = CSSTALayer(config.attention_scale)
+        self.attention = CSSTALayer(config.attention_scale, config.attention)
         self.target_tail = nn.Sequential(
             *(ResidualGatedConv(channels, dilation) for dilation in (1, 2))
         )

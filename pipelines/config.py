@@ -108,12 +108,13 @@ class DataConfig(Section):
 
 
 class ModelSection(Section):
-    """Which network, and which weights it starts from."""
+    """Which network, which weights it starts from; `attention`: other than theirs, to ablate."""
 
     size: Literal["tiny", "small", "base", "large"] = "base"
     """Of a network that starts from random weights; one that `init` names has a size already."""
     init: Annotated[str, AfterValidator(_weights)] | None = None
     """None: random weights; "default": the shipped ones; a model folder; or a models:/ URI."""
+    attention: Literal["full", "inter-frame", "hole-region", "none"] | None = None
 
 
 class LossesConfig(Section):

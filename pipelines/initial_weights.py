@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cssta.checkpoint import load_model
 from cssta.config import ModelConfig
 from pipelines.actors import pack_model
@@ -18,10 +20,14 @@ def initial_weights(
     Raises RegistryError or CheckpointError if `model.init` cannot be used.
     """
     if cfg.model.init is None:
-        return ModelConfig.preset(cfg.model.size), {}, "random"
+        return _with_attention(ModelConfig.preset(cfg.model.size), cfg), {}, "random"
     folder, version = resolve(cfg.model.init, tracking_uri)
-    config = load_model(folder).config
+    config = _with_attention(load_model(folder).config, cfg)
     files = pack_model(folder)
     suffix = ".safetensors"
     weights = {k.removesuffix(suffix): v for k, v in files.items() if k.endswith(suffix)}
     return config, weights, version
+
+
+def _with_attention(config: ModelConfig, cfg: JobConfig) -> ModelConfig:
+    return config if cfg.model.attention is None else replace(config, attention=cfg.model.attention)

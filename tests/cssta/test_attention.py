@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cssta.attention import CSSTALayer, attend_clip, cssta_attention, hole_region_attention
+from cssta.config import ATTENTIONS
 from tests.cssta.oracle import oracle_attention
 
 HUGE = 2**40
@@ -247,6 +248,21 @@ def test_entropy_is_of_queries_that_see_any_key(unfold):
     assert both == pytest.approx(alone, rel=1e-12)
     layer.track_entropy = False
     assert math.isnan(layer(targets, references, hole, hidden)[1])
+
+
+@pytest.mark.parametrize("unfold", [False, True])
+def test_parts_that_are_left_out(unfold):
+    targets, references, hole, hidden = clip(2, 3)
+    results = {}
+    for parts in ATTENTIONS:
+        layer = CSSTALayer(10.0, parts).double()
+        layer.unfold = unfold
+        results[parts] = layer(targets, references, hole, hidden)[0].detach()
+        assert not results[parts][(hole < 0.5).expand_as(targets)].any()
+    assert relative_error(results["inter-frame"] + results["hole-region"], results["full"]) < 1e-12
+    region = hole_region_attention(targets, hole > 0.5, scale=layer.log_scale.exp().detach())
+    assert relative_error(results["hole-region"], region) < 1e-12
+    assert (results["none"] == targets * hole).all(), "no layer: its input passes"
 
 
 def close_inside(result, expected, hole, tolerance) -> bool:

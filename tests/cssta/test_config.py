@@ -39,6 +39,7 @@ def test_an_unknown_key_is_named():
         ("dilations", (0, 2)),
         ("attention_scale", 0),
         ("attention_scale", float("nan")),
+        ("attention", "some"),
     ],
 )
 def test_a_value_out_of_range_is_named(key, value):

@@ -29,6 +29,12 @@ def test_a_folders_networks_and_size(tiny_model: Path):
     assert weights == {"inpainter": content} and where == str(tiny_model)
 
 
+def test_an_ablations_attention(tiny_model: Path):
+    for model in ({"size": "tiny"}, {"init": str(tiny_model)}):
+        assert starting({**model, "attention": "none"})[0].attention == "none"
+        assert starting(model)[0].attention == "full"
+
+
 def test_a_model_that_is_not_there_is_named(tiny_model: Path, mlflow_uri: str, tmp_path: Path):
     with pytest.raises(RegistryError, match="models:/none@champion"):
         starting({"init": "models:/none@champion"}, mlflow_uri)

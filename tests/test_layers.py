@@ -78,9 +78,11 @@ def test_importing_all_of_cssta_loads_nothing_of_the_cluster():
     assert not FORBIDDEN_IN_CSSTA & set(loaded)
 
 
-@pytest.mark.parametrize("module", ["cssta.video", "pipelines.manifest", "pipelines.data"])
+@pytest.mark.parametrize(
+    "module", ["cssta.video", "cssta.inpaint_command", "pipelines.manifest", "pipelines.data"]
+)
 def test_who_only_reads_videos_does_not_load_pytorch(module: str):
-    """Each data worker would pay a second and 200 MB for it."""
+    """Each data worker would pay a second and 200 MB for it, and `cssta --help` a second."""
     program = f"import sys, {module}; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY).returncode == 0
     import cssta

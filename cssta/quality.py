@@ -1,0 +1,281 @@
+"""How a completed video looks where no truth is known: its seams, its flicker, a test of its own.
+
+Both measures compare the hole with its surroundings in the same frames, so that a busy video is not
+held to what a calm one shows; about 1 is invisible, 2 is twice as bad as the surroundings.
+
+Shapes: H and W frame size; h and w those of the part around a hole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from cssta.flow import backward_flow
+
+CONTOURS = (3, 5, 7, 9)  # pixels from the hole at which its surroundings are looked at
+CELL = 16  # pixels: a seam is what stays the same along the edge over about this length
+LEAST_PAIRS = 4  # pixel pairs of a cell whose mean says something
+SEAM_FLOOR = 0.5  # levels of 255 that nobody sees
+FLOW_SIDE = 320  # pixels of the longer side of what flow is estimated on
+LEAST_SIDE = 32  # and of the shorter: smaller, OpenCV's quick flow reads beyond its memory
+MARGIN = 40  # pixels around the holes that flow is estimated on
+RING = 12  # pixels around the holes, at flow's scale, that they are compared with
+BLUR = 9  # pixels: over so many, brightness flickers and texture does not
+CAP = 10.0  # levels: what is occluded or lost by the flow weighs no more
+FINE_FLOOR, COARSE_FLOOR = 1.0, 0.5  # levels that nobody sees
+STRETCH = 24  # frames at least that are judged together
+PLACES = 64  # offsets tried for the synthetic hole
+LEAST_SHARE = 0.25  # of the mask that must fall on visible pixels
+
+LIMITS = {"seam": 1.8, "warping": 2.2, "self_test": 15.0}
+"""Default limits (`judge`): completions on real footage pass, what jumps to the eye does not."""
+
+
+class Completes(Protocol):
+    """What the self-test needs of a model; `cssta.Inpainter` is one."""
+
+    def inpaint(self, frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """Frames uint8 or uint16 (T, H, W, 3), masks bool (T, H, W), True = hole -> like frames."""
+
+
+class QualityMeter:
+    """Watches completed frames pass, in order and in constant memory (one frame is kept).
+
+    Its `sums` are plain numbers: those of a video's segments, kept one by one, make its `quality`.
+    """
+
+    def __init__(self) -> None:
+        self._sums = dict.fromkeys(SUMS, 0.0)
+        self._previous: tuple[np.ndarray, np.ndarray] | None = None
+
+    def add(self, source: np.ndarray, mask: np.ndarray, result: np.ndarray | None) -> None:
+        """One more frame: `source` uint8 or uint16 (H, W, 3), `mask` bool (H, W), True = hole.
+
+        `result` like `source`, as completed; None where there was nothing to complete.
+        """
+        if result is None or not mask.any():
+            self._previous = None
+            return
+        self._sums["frames"] += 1
+        self._add_seam(result, mask)
+        if self._previous is not None:
+            self._add_warping(result, mask, *self._previous)
+        self._previous = result, mask
+
+    def sums(self) -> dict[str, float]:
+        """What `quality` is made of, for JSON; of frames one after the other they may be added."""
+        return dict(self._sums)
+
+    def _add_seam(self, result: np.ndarray, mask: np.ndarray) -> None:
+        """Steps across the hole's edge, and across lines around it: their mean along the line.
+
+        Texture has steps as well, but of ever other sign along the edge: they cancel in the mean.
+        """
+        part = _around(mask, max(CONTOURS) + 3)
+        mask, image = mask[part], _levels(result[part])
+        far = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L1, 3)
+        for line in (0, *CONTOURS):
+            step, pairs = _steps_along(image, far <= line)
+            name = "near" if line else "edge"
+            self._sums[f"{name}_step"] += step
+            self._sums[f"{name}_pairs"] += pairs
+
+    def _add_warping(
+        self, result: np.ndarray, mask: np.ndarray, before: np.ndarray, mask_before: np.ndarray
+    ) -> None:
+        either = mask | mask_before
+        part = _around(either, MARGIN)
+        height, width = either[part].shape
+        scale = min(1.0, FLOW_SIDE / max(height, width))
+        size = tuple(max(LEAST_SIDE, round(side * scale)) for side in (width, height))
+
+        def small(picture: np.ndarray) -> np.ndarray:
+            return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+        now, then = small(_levels(result[part])), small(_levels(before[part]))
+        hole = small(mask[part].astype(np.float32)) > 0.5
+        touched = small(either[part].astype(np.float32)) > 0
+        wide = cv2.dilate(touched.view(np.uint8), np.ones((2 * RING + 1,) * 2, np.uint8)) > 0
+        errors, inside = _flow_errors(now, then)
+        for name, where in (("hole", hole & inside), ("ring", wide & ~touched & inside)):
+            share = where.astype(np.float32)
+            mean = cv2.blur(errors * share[..., None], (BLUR, BLUR))
+            mean = mean[where] / cv2.blur(share, (BLUR, BLUR))[where, None]
+            self._sums[f"{name}_fine"] += _capped(errors[where])
+            self._sums[f"{name}_coarse"] += _capped(mean)
+            self._sums[f"{name}_pixels"] += float(np.count_nonzero(where))
+
+
+SUMS = (
+    "frames", "edge_step", "edge_pairs", "near_step", "near_pairs", "hole_fine", "hole_coarse",
+    "hole_pixels", "ring_fine", "ring_coarse", "ring_pixels",
+)  # fmt: skip
+
+
+def quality(sums: Iterable[Mapping[str, float]]) -> dict[str, float | None]:
+    """Of a video, from the sums of its segments in order; of its worst stretch, that is.
+
+    `seam`: how much the picture jumps across the hole's edge, over the same around it. `warping`:
+    how much the hole differs from the frame before, warped by optical flow, over the same of its
+    ring; the larger of two ratios, pixel by pixel (noise) and averaged over 9x9 (brightness).
+    None where there was nothing to measure, or nothing to compare with.
+    """
+    stretches = list(_stretches(sums))
+    found = {"seam": [_seam(part) for part in stretches]}
+    found["warping"] = [_warping(part) for part in stretches]
+    return {
+        key: max((value for value in values if value is not None), default=None)
+        for key, values in found.items()
+    }
+
+
+def self_test(
+    inpainter: Completes, frames: np.ndarray, masks: np.ndarray, seed: int
+) -> float | None:
+    """How well visible pixels are found again: PSNR in dB over a synthetic hole.
+
+    The mask is moved to a place, drawn by `seed`, that is visible, and completed there too. Costs
+    a completion of `frames` (T, H, W, 3), a few from one scene; masks bool (T, H, W). None where
+    there is no hole or no room for another like it.
+    """
+    moved = _moved(masks, np.random.default_rng(seed)) if masks.any() else None
+    if moved is None:
+        return None
+    result = inpainter.inpaint(frames, masks | moved)
+    errors = _levels(result[moved]) - _levels(frames[moved])
+    square = float(np.square(errors).mean(dtype=np.float64))
+    return 10 * math.log10(255**2 / max(square, 1e-5))
+
+
+def judge(figures: Mapping[str, float | None], limits: Mapping[str, float]) -> list[str]:
+    """Which limits are broken, in words; what was not measured breaks none.
+
+    `seam` and `warping` must not be above their limit, `self_test` not below. Raises ValueError for
+    a limit of anything else.
+    """
+    broken = []
+    for key, limit in limits.items():
+        if key not in WORDS:
+            raise ValueError(
+                f"there is no quality figure {key!r}; limits are of {', '.join(WORDS)}"
+            )
+        value = figures.get(key)
+        if value is None:
+            continue
+        good = value >= limit if key == "self_test" else value <= limit
+        if not good:  # (nan is not)
+            words, unit, side = WORDS[key]
+            broken.append(f"{words}: {key} {value:.2f}{unit} is {side} {limit:g}{unit}")
+    return broken
+
+
+WORDS = {
+    "seam": ("the hole's edge shows", "", "above"),
+    "warping": ("the hole flickers", "", "above"),
+    "self_test": ("a hole made for a test was not found again", " dB", "below"),
+}
+
+
+def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    rows = slice(max(0, y - margin), y + height + margin)
+    return rows, slice(max(0, x - margin), x + width + margin)
+
+
+def _levels(picture: np.ndarray) -> np.ndarray:
+    """As float32 from 0 to 255, whatever the depth."""
+    levels = picture.astype(np.float32)
+    return levels / 257 if picture.dtype == np.uint16 else levels
+
+
+def _steps_along(image: np.ndarray, inner: np.ndarray) -> tuple[float, float]:
+    """Steps from inside to outside of bool (h, w): the sum of means along the line, and the pairs.
+
+    Means are taken of cells, and of each direction apart: what they average looks alike.
+    """
+    total = count = 0.0
+    columns = inner.shape[1] // CELL + 1
+    for near, far in (
+        ((slice(None, -1), slice(None)), (slice(1, None), slice(None))),
+        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+    ):
+        for crosses in (inner[near] & ~inner[far], inner[far] & ~inner[near]):
+            y, x = crosses.nonzero()
+            steps = image[far][y, x] - image[near][y, x]
+            cells = y // CELL * columns + x // CELL
+            pairs = np.bincount(cells)
+            enough = pairs >= LEAST_PAIRS
+            for channel in range(3):
+                sums = np.bincount(cells, steps[:, channel])
+                total += float(np.abs(sums[enough]).sum()) / 3
+            count += float(pairs[enough].sum())
+    return total, count
+
+
+def _flow_errors(now: np.ndarray, then: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`then`, warped to `now`, less `now`, both float32 (h, w, 3); bool (h, w): it was in view."""
+    flow = backward_flow(*(np.rint(frame).astype(np.uint8) for frame in (now, then)))
+    height, width = now.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    x, y = x + flow[..., 0], y + flow[..., 1]
+    warped = cv2.remap(then, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return warped - now, (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+
+
+def _capped(errors: np.ndarray) -> float:
+    """Sum over (N, 3) of the absolute error, mean of channels, at most CAP."""
+    return float(np.minimum(np.abs(errors).mean(axis=1), CAP).sum(dtype=np.float64))
+
+
+def _stretches(sums: Iterable[Mapping[str, float]]) -> Iterator[dict[str, float]]:
+    """Segments, short ones together with those after them."""
+    waiting, last = dict.fromkeys(SUMS, 0.0), None
+    for part in sums:
+        waiting = {key: waiting[key] + part[key] for key in SUMS}
+        if waiting["frames"] >= STRETCH:
+            if last is not None:
+                yield last
+            last, waiting = waiting, dict.fromkeys(SUMS, 0.0)
+    yield waiting if last is None else {key: last[key] + waiting[key] for key in SUMS}
+
+
+def _seam(part: Mapping[str, float]) -> float | None:
+    if not part["edge_pairs"] or not part["near_pairs"]:
+        return None
+    edge, near = (part[f"{key}_step"] / part[f"{key}_pairs"] for key in ("edge", "near"))
+    return (edge + SEAM_FLOOR) / (near + SEAM_FLOOR)
+
+
+def _warping(part: Mapping[str, float]) -> float | None:
+    if not part["hole_pixels"] or not part["ring_pixels"]:
+        return None
+    ratios = []
+    for kind, floor in (("fine", FINE_FLOOR), ("coarse", COARSE_FLOOR)):
+        hole, ring = (part[f"{key}_{kind}"] / part[f"{key}_pixels"] for key in ("hole", "ring"))
+        ratios.append((hole + floor) / (ring + floor))
+    return max(ratios)
+
+
+def _moved(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """The masks moved by one offset to where most of them is in view and was no hole."""
+    height, width = masks.shape[1:]
+    area = np.count_nonzero(masks)
+    best, most = None, max(1, math.ceil(LEAST_SHARE * area))
+    for _ in range(PLACES):
+        down, across = int(rng.integers(1 - height, height)), int(rng.integers(1 - width, width))
+        moved = np.zeros_like(masks)
+        to = moved[:, max(0, down) : height + min(0, down), max(0, across) : width + min(0, across)]
+        start = max(0, -down), max(0, -across)
+        to[:] = masks[:, start[0] : start[0] + to.shape[1], start[1] : start[1] + to.shape[2]]
+        moved &= ~masks
+        seen = np.count_nonzero(moved)
+        if seen >= most:
+            best, most = moved, seen + 1
+        if seen > 0.9 * area:
+            break
+    return best

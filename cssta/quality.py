@@ -32,6 +32,7 @@ STRETCH = 24  # frames at least that are judged together
 PLACES = 64  # offsets tried for the synthetic hole
 LEAST_SHARE = 0.25  # of the mask that must fall on visible pixels
 
+FIGURES = ("seam", "warping", "self_test")
 LIMITS = {"seam": 1.8, "warping": 2.2, "self_test": 15.0}
 """Default limits (`judge`): completions on real footage pass, what jumps to the eye does not."""
 

@@ -19,19 +19,21 @@ from cssta.evaluation.methods import (
     check_names,
     model_methods,
 )
+from cssta.evaluation.perceptual import Networks, Perception
 from cssta.evaluation.protocols import PROTOCOLS, Protocol, protocol
 from cssta.evaluation.provenance import describe_machine, describe_model
 from cssta.evaluation.published import TABLES, published_for
-from cssta.evaluation.run import Completed, Task, evaluate
+from cssta.evaluation.run import Completed, Task, evaluate, vfid
 from cssta.evaluation.sequences import Footage, find_sequences
-from cssta.evaluation.tables import Evaluation, markdown_table
+from cssta.evaluation.tables import Evaluation
 
 EXAMPLES = f"""\
   cssta evaluate DAVIS                                    paper protocol, default weights, baselines
   cssta evaluate DAVIS --holes objects --model my-model
   cssta evaluate DAVIS --protocol e2fgvi --masks test_masks/davis
   cssta evaluate DAVIS --results their=results/their-method --methods telea
-  cssta evaluate DAVIS --table 3 --model full=a --model "without CSSTA"=b
+  cssta evaluate DAVIS --table 3 --model full=a --model "without the CSSTA layer=b"
+  cssta evaluate DAVIS --lpips alexnet-owt-7be5be79.pth --vfid i3d_torchscript.pt
 
 methods: {", ".join(NAMES)}
 """
@@ -85,6 +87,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--sequences", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--frames", type=int, metavar="N", help="only the first N of each")
+    parser.add_argument(
+        "--lpips", type=Path, metavar="FILE", help="torchvision's AlexNet, VGG16 or SqueezeNet"
+    )
+    parser.add_argument(
+        "--vfid", type=Path, metavar="FILE", help="I3D as TorchScript: also measure VFID"
+    )
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument(
         "--output", type=Path, default=Path("evaluation"), help="folder (default: evaluation)"
@@ -108,6 +116,7 @@ def run(args: argparse.Namespace) -> None:
             footage = footage.chosen(args.sequences)
         chosen = _protocol(args)
         methods, models = _methods(args)
+        perception = Networks(args.lpips, args.vfid).load(args.device)
     except CheckpointError:
         raise
     except ValueError as error:
@@ -119,11 +128,14 @@ def run(args: argparse.Namespace) -> None:
         folders=[(name, ResultsFolder(path)) for name, path in _named(args.results)],
         longest=args.frames,
         mask_folder=args.masks,
+        perception=perception,
     )
+    features = []
     pictures: dict[str, Path] = {}
     seen = Inpainter.load(*models[:1], args.device) if args.figures and models else None
 
     def draw(completed: Completed) -> None:
+        features.append(completed.features)
         done = len(pictures)
         if done >= args.figures * 3:
             return
@@ -147,20 +159,23 @@ def run(args: argparse.Namespace) -> None:
         sys.exit("cssta evaluate: nothing could be scored\n  " + "\n  ".join(failed))
     result = Evaluation(
         title=TABLES[args.table].title if args.table else f"Evaluation by {chosen.name}",
-        caption=_caption(args, chosen, footage, methods, models),
+        caption=_caption(args, chosen, footage, methods, models, perception),
         scores=tuple(scores),
         published=TABLES[args.table].rows
         if args.table
         else published_for(chosen.name, chosen.holes),
         failed=tuple(failed),
+        vfid=vfid(features),
     )
     write_evaluation(result, args.output, pictures)
     if args.json:
         print(result.json())
         return
     print("\n" + "\n".join(result.caption))
+    if rows := result.beside_table():
+        print("\n".join(["\nbeside the paper, ours pooled over all frames\n", *rows]))
     for pooled, heading in ((True, "pooled over all frames"), (False, "mean of sequences")):
-        print(f"\n{heading}\n\n{markdown_table(result.means(pooled=pooled))}")
+        print("\n".join([f"\n{heading}\n", *result.means_table(pooled=pooled)]))
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     print(f"\nreport: {args.output / 'report.html'}")
@@ -184,12 +199,14 @@ def _methods(args: argparse.Namespace) -> tuple[list[Method], list[str | None]]:
     check_names(names)
     methods = [BASELINES[name] for name in names if name in BASELINES]
     parts = [name for name in names if name in PARTS]
+    table = TABLES[args.table] if args.table and args.methods is None else None
     models = _named(args.model) if args.model else [("", None)]
     if len(models) == 1 and "=" not in "".join(args.model):
         models = [("", models[0][1])]
-    for label, folder in models:
+    for number, (label, folder) in enumerate(models):
+        chosen = table.others if number and table and table.others else parts
         lenient = args.methods is None
-        methods += model_methods(parts, folder, label, args.device, lenient=lenient)
+        methods += model_methods(chosen, folder, label, args.device, lenient=lenient)
     return methods, [folder for _, folder in models] if parts else []
 
 
@@ -209,6 +226,7 @@ def _caption(
     footage: Footage,
     methods: list[Method],
     models: list[str | None],
+    perception: Perception,
 ) -> tuple[str, ...]:
     frames = f"the first {args.frames} frames" if args.frames else "all frames"
     lines = [
@@ -217,6 +235,7 @@ def _caption(
         f"{frames} of each.",
         *(describe_model(folder) for folder in models),
         "Methods: " + "; ".join(f"{method.name}: {method.note}" for method in methods) + ".",
+        *(f"{part.note}." for part in (perception.lpips, perception.features) if part),
         describe_machine(args.device),
     ]
     return tuple(lines)

@@ -22,7 +22,7 @@ KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
 
 
 def write_evaluation(result: Evaluation, folder: Path, pictures: Mapping[str, Path]) -> list[Path]:
-    """Write evaluation.md, .csv, .json and report.html into a folder."""
+    """Write evaluation.md, .csv, .json and report.html, and a table beside the paper's as CSV."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
         "evaluation.md": result.markdown(),
@@ -30,6 +30,8 @@ def write_evaluation(result: Evaluation, folder: Path, pictures: Mapping[str, Pa
         "evaluation.json": result.json(),
         "report.html": html_report(result, pictures),
     }
+    if result.beside():
+        contents["beside-the-paper.csv"] = result.beside_csv()
     for name, content in contents.items():
         (folder / name).write_text(content, encoding="utf-8")
     return [folder / name for name in contents]
@@ -65,6 +67,7 @@ def _body(markdown: str) -> str:
     """The little Markdown that our tables are written in: headings, tables, lists, paragraphs."""
     lines: list[str] = []
     rows: list[str] = []
+    listed = False
 
     def end_table() -> None:
         if rows:
@@ -76,12 +79,18 @@ def _body(markdown: str) -> str:
             rows.append(line)
             continue
         end_table()
+        if listed != line.startswith("- "):
+            lines.append("</ul>" if listed else "<ul>")
+            listed = not listed
         level = len(line) - len(line.lstrip("#"))
         if level:
             lines.append(f"<h{level}>{_inline(line[level:].strip())}</h{level}>")
         elif line:
-            lines.append(f"<p>{_inline(line.removeprefix('- '))}</p>")
+            text = _inline(line.removeprefix("- "))
+            lines.append(f"<li>{text}</li>" if listed else f"<p>{text}</p>")
     end_table()
+    if listed:
+        lines.append("</ul>")
     return "\n".join(lines)
 
 

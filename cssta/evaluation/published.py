@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -18,13 +19,17 @@ class Published:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper: which holes, which methods stand for the paper's rows."""
+    """A table of the paper: which holes, which methods stand for the paper's rows.
+
+    `methods`: of each model, in an ablation of the first; `others`: of the other models there.
+    """
 
     title: str
     protocol: str
     holes: str
     methods: tuple[str, ...]
     rows: tuple[Published, ...]
+    others: tuple[str, ...] | None = None
 
 
 def _both(method: str, youtube: tuple[float, float], davis: tuple[float, float], seconds=None):
@@ -56,6 +61,13 @@ FIELD = (
     *_both("FuseFormer", (33.29, 0.9681), (32.54, 0.9700)),
     *_both("E2FGVI", (33.71, 0.9700), (33.01, 0.9721)),
 )
+# Which row of the paper's tables a method stands beside.
+COUNTERPARTS = {
+    "stage1": "GatedConv",
+    "flow": "DFGNet",
+    "recurrent": "VINet",
+    "network": "CSSTA (the paper)",
+}
 ROLES = ("telea", "nearest", "aligned", "stage1", "flow", "recurrent", "network", "cssta")
 TABLES = {
     1: Table("Table 1: free-form holes", "paper", "freeform", ROLES, FREEFORM),
@@ -66,6 +78,7 @@ TABLES = {
         "freeform",
         ("stage1", "references-0", "references-2", "references-6", "references-all", "network"),
         (Published("without the CSSTA layer", "YouTube-VOS", 18.227, 0.721), FULL),
+        ("network",),
     ),
     4: Table(
         "Table 4: without FeatureLoss",
@@ -73,6 +86,7 @@ TABLES = {
         "freeform",
         ("network",),
         (Published("without FeatureLoss", "YouTube-VOS", 25.07, 0.841), FULL),
+        ("network",),
     ),
 }
 
@@ -82,3 +96,18 @@ def published_for(protocol: str, holes: str) -> tuple[Published, ...]:
     if protocol == "e2fgvi":
         return FIELD
     return {"freeform": FREEFORM, "objects": OBJECTS}.get(holes, ())
+
+
+def counterpart(method: str, rows: Sequence[Published]) -> str:
+    """The published method that ours, by its name in a table, stands beside; "" for none.
+
+    A model that is called like a published one is that; else its part decides.
+    """
+    known = {row.method for row in rows}
+    label, _, part = method.rpartition(": ")
+    if label in known and part == "network":
+        return label
+    if label.startswith("without "):  # another ablation than the paper's
+        return ""
+    role = COUNTERPARTS.get(part, "")
+    return role if role in known and FULL.method in known else ""

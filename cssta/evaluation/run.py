@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from cssta.evaluation.methods import Method, ResultsFolder
+from cssta.evaluation.perceptual import Perception, frechet_distance
 from cssta.evaluation.protocols import Protocol, mask_digest
 from cssta.evaluation.scoring import SequenceScore, composite, score_sequence, timed
 from cssta.evaluation.sequences import Footage, holes_for, read_sequence
 from cssta.video import VideoError
 
+TRUTH = ""  # (no method is called so)
+
 
 @dataclass(frozen=True)
 class Completed:
-    """A sequence, its holes and what each method made of it; uint8 (T, H, W, 3), bool (T, H, W)."""
+    """A sequence, its holes and what each method made of it; uint8 (T, H, W, 3), bool (T, H, W).
+
+    `features`: float64 (C,) per method, and the true clip's under TRUTH, where there is an I3D.
+    """
 
     name: str
     frames: np.ndarray
     masks: np.ndarray
     results: dict[str, np.ndarray]
+    features: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Task:
     """What is evaluated.
 
     `folders`: results by method name, scored as they lie there. `longest`: frames of each sequence,
-    None: all. `mask_folder`: for the holes "folder".
+    None: all. `mask_folder`: for the holes "folder". `perception`: networks of LPIPS and VFID.
     """
 
     footage: Footage
@@ -39,6 +46,7 @@ class Task:
     folders: Sequence[tuple[str, ResultsFolder]] = ()
     longest: int | None = None
     mask_folder: Path | None = None
+    perception: Perception | None = None
 
     def load(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Frames and holes of the sequence of that number. Raises VideoError."""
@@ -85,7 +93,7 @@ def score_one(task: Task, number: int) -> tuple[Completed, list[SequenceScore]]:
         scores.append(
             score_sequence(
                 name, method, result, frames, masks,
-                digest=digest, window=task.protocol.window, **seconds,
+                digest=digest, window=task.protocol.window, perception=task.perception, **seconds,
             )
         )  # fmt: skip
 
@@ -94,4 +102,16 @@ def score_one(task: Task, number: int) -> tuple[Completed, list[SequenceScore]]:
         keep(method.name, result, seconds=seconds)
     for label, folder in task.folders:
         keep(label, folder.read(name, len(frames), task.protocol))
-    return Completed(name, frames, masks, results), scores
+    features = {}
+    if masks.any() and task.perception and task.perception.features:
+        clips = {TRUTH: frames, **results}
+        features = {key: task.perception.features(clip) for key, clip in clips.items()}
+    return Completed(name, frames, masks, results, features), scores
+
+
+def vfid(features: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """By method, from `Completed.features` of all sequences; empty where there are none."""
+    found = [one for one in features if one]
+    methods = [key for key in (found[0] if found else {}) if key != TRUTH]
+    truth = [one[TRUTH] for one in found]
+    return {key: frechet_distance(truth, [one[key] for one in found]) for key in methods}

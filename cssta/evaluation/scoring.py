@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cssta.evaluation.methods import Complete
+from cssta.evaluation.perceptual import Perception
 from cssta.metrics import score_clip, warping_error
 
-METRICS = ("psnr", "ssim", "hole_psnr", "warping_error")
+METRICS = ("psnr", "ssim", "hole_psnr", "warping_error", "lpips")
 HIDDEN = np.uint8(127)  # what a method sees where it has to find something
 
 
@@ -23,6 +24,7 @@ class SequenceScore:
     `psnr` and `hole_psnr` in dB and `ssim` are means over frames with a hole, whole composited
     frame or its hole. `warping_error` is the hole's, 1000 times mean squares in [0, 1]. Nan where
     nothing could be scored. `seconds`: the method's own time; nan for results from a folder.
+    `lpips`: like `ssim`, less is better; nan without weights.
     """
 
     sequence: str
@@ -36,6 +38,7 @@ class SequenceScore:
     hole_psnr: float
     warping_error: float
     seconds: float
+    lpips: float = math.nan
 
 
 def composite(result: np.ndarray, truth: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -66,15 +69,18 @@ def score_sequence(
     digest: str,
     window: int,
     seconds: float = math.nan,
+    perception: Perception | None = None,
 ) -> SequenceScore:
     """Score a result, uint8 (T, H, W, 3), against the truth; composited first.
 
-    `digest`: of the masks; `window`: SSIM's. Raises ValueError if shapes or types disagree.
+    `digest`: of the masks; `window`: SSIM's; `perception`: for LPIPS. Raises ValueError if shapes
+    or types disagree.
     """
     merged = composite(result, truth, masks)
     scored = score_clip(merged, truth, masks, window=window)
     flicker = warping_error(merged, truth, masks)
     flicker = flicker[np.isfinite(flicker)]
+    lpips = perception.lpips if perception else None
     return SequenceScore(
         sequence=sequence,
         method=method,
@@ -87,6 +93,7 @@ def score_sequence(
         hole_psnr=scored["hole_psnr"],
         warping_error=1000 * float(flicker.mean()) if flicker.size else math.nan,
         seconds=seconds,
+        lpips=math.nan if lpips is None else lpips(merged, truth, masks),
     )
 
 
@@ -103,6 +110,7 @@ class Mean:
     ssim: float
     hole_psnr: float
     warping_error: float
+    lpips: float
     seconds: float
 
 

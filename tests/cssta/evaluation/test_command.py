@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,11 +73,15 @@ def test_a_folder_of_results_scores_like_the_method_that_made_it(davis, tmp_path
 
 def test_tables_of_the_paper(davis, tiny_model, tmp_path, capsys):
     arguments = ("--model", f"ours={tiny_model}", "--sequences", "a", "--frames", 3, "--figures", 0)
-    for table, row in ((1, "GatedConv | DAVIS | 23.623"), (3, "without the CSSTA layer")):
+    for table, row in (
+        (1, "| CSSTA (the paper) | 27.939 / 0.906 | 28.651 / 0.815 | 12.3 |"),
+        (3, "|  |  |  | without the CSSTA layer | 18.227 / 0.721 |"),
+    ):
         output = tmp_path / str(table)
         evaluate(davis, "--table", table, *arguments, "--output", output)
         text = (output / "evaluation.md").read_text()
         assert text.startswith(f"# Table {table}") and row in text
+        assert (output / "beside-the-paper.csv").read_text().startswith("method,PSNR / SSIM")
     assert "| ours: references-0 |" in text and "| ours: network |" in text
     evaluate(
         davis, "--table", 4, "--model", f"a={tiny_model}", "--model", f"b={tiny_model}",
@@ -115,8 +116,19 @@ def test_what_is_wrong_is_one_line(davis, tmp_path):
         evaluate(tmp_path / "absent")
 
 
-def test_as_a_module(tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["cssta.evaluation", "evaluate", str(tmp_path / "absent")])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module("cssta.evaluation", run_name="__main__")
-    assert ended.value.code == 2 and "holds no sequences" in capsys.readouterr().err
+def test_vfid_by_a_network_of_the_users(davis, tmp_path, capsys):
+    import torch
+
+    class Means(torch.nn.Module):
+        def forward(self, video: torch.Tensor) -> torch.Tensor:
+            return video.mean((3, 4))
+
+    torch.jit.trace(Means(), torch.zeros(1, 3, 2, 48, 64)).save(str(tmp_path / "i3d.pt"))
+    evaluate(
+        davis, "--methods", "telea,nearest", "--figures", 0, "--output", tmp_path / "out",
+        "--vfid", tmp_path / "i3d.pt",
+    )  # fmt: skip
+    content = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert set(content["vfid"]) == {"telea", "nearest"} and min(content["vfid"].values()) >= 0
+    text = (tmp_path / "out/evaluation.md").read_text()
+    assert "- VFID: i3d.pt." in text and "- LPIPS is absent" in text and "| VFID |" in text

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -32,16 +33,38 @@ def evaluation() -> Evaluation:
 
 def test_markdown(evaluation: Evaluation):
     text = evaluation.markdown()
-    assert text.startswith("# Title\n\nTrained on X.\nOn Y.\nVFID and LPIPS are absent")
+    assert text.startswith("# Title\n\n- Trained on X.\n- On Y.\n- LPIPS and VFID are absent")
     assert "| telea | 21.00 | 0.2100 | 11.00 | 3.25 | 1.5 |" in text  # pooled
     assert "| cssta | 30.00 | 0.3000 | 20.00 | 3.25 | 1.5 |" in text  # mean of sequences
-    assert "| CSSTA (the paper) | DAVIS | 28.651 | 0.815 | 12.3 |" in text
+    assert "| CSSTA (the paper) | DAVIS | 28.651 | 0.815 | 12.3 |" in text  # nothing beside it
     assert "| b/c | cssta | 35.00 |" in text and "`d-a`" in text
     assert "- d: no video" in text
     blocks = [block for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 5
     for block in blocks:
         assert len({line.count("|") for line in block.splitlines()}) == 1, "ragged table"
+
+
+def test_beside_the_paper(evaluation: Evaluation):
+    assert evaluation.beside() == [] and evaluation.beside_table() == []
+    ours = tuple(replace(s, method=s.method.replace("cssta", "network")) for s in evaluation.scores)
+    evaluation = replace(evaluation, scores=ours)
+    row = "| network | 26.00 / 0.2600 | 1.5 | CSSTA (the paper) | 27.939 / 0.906 | 28.651 / 0.815 |"
+    text = evaluation.markdown()
+    assert f"{row} 12.3 |" in text and "## Published" not in text
+    assert "|  |  |  | GatedConv | 24.418 / 0.788 | 23.623 / 0.757 | 1.4 |" in text
+    assert "| telea | 21.00 / 0.2100 | 1.5 |  |  |  |  |" in text
+    rows = list(csv.reader(io.StringIO(evaluation.beside_csv())))
+    assert len(rows) == 1 + 2 + 3 and {len(row) for row in rows} == {7}
+    assert rows[2] == [*["network", "26.00 / 0.2600", "1.5", "CSSTA (the paper)"], *rows[2][4:]]
+
+
+def test_metrics_of_given_weights(evaluation: Evaluation):
+    scores = tuple(replace(score, lpips=0.125) for score in evaluation.scores)
+    text = replace(evaluation, scores=scores, vfid={"cssta": 0.25}).markdown()
+    assert "absent" not in text and "| s / video | LPIPS | VFID |" in text
+    assert "| cssta | 26.00 | 0.2600 | 16.00 | 3.25 | 1.5 | 0.1250 | 0.250 |" in text
+    assert "- VFID is absent" in replace(evaluation, scores=scores).markdown()
 
 
 def test_csv(evaluation: Evaluation):

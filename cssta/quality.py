@@ -153,8 +153,8 @@ def self_test(
     return 10 * math.log10(255**2 / max(square, 1e-5))
 
 
-def judge(figures: Mapping[str, float | None], limits: Mapping[str, float]) -> list[str]:
-    """Which limits are broken, in words; what was not measured breaks none.
+def judge(figures: Mapping[str, float | None], limits: Mapping[str, float | None]) -> list[str]:
+    """Which limits are broken, in words; what was not measured or has no limit breaks none.
 
     `seam` and `warping` must not be above their limit, `self_test` not below. Raises ValueError for
     a limit of anything else.
@@ -166,7 +166,7 @@ def judge(figures: Mapping[str, float | None], limits: Mapping[str, float]) -> l
                 f"there is no quality figure {key!r}; limits are of {', '.join(WORDS)}"
             )
         value = figures.get(key)
-        if value is None:
+        if value is None or limit is None:
             continue
         good = value >= limit if key == "self_test" else value <= limit
         if not good:  # (nan is not)

@@ -65,7 +65,7 @@ def write_report(
     seconds: float,
     title: str,
     worst: Sequence[tuple[str, Path]] = (),
-    limits: Mapping[str, float] = LIMITS,
+    limits: Mapping[str, float | None] = LIMITS,
     facts: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the page.
@@ -205,7 +205,7 @@ def _names(rows: Sequence[tuple[str, str]]) -> str:
     return table(rows[:NAMED]) + more
 
 
-def _distribution(totals: Totals, limits: Mapping[str, float]) -> list[str]:
+def _distribution(totals: Totals, limits: Mapping[str, float | None]) -> list[str]:
     charts = [
         f"<figure>{histogram(values, f'{key}, {len(values)} videos', limits.get(key), low=low)}"
         f"<figcaption>{_text(FIGURE_WORDS[key])}</figcaption></figure>"
@@ -238,7 +238,7 @@ def _pictures(worst: Sequence[tuple[str, Path]], known: Mapping[str, VideoOutcom
     return lines
 
 
-def _videos(outcomes: Sequence[VideoOutcome], limits: Mapping[str, float]) -> list[str]:
+def _videos(outcomes: Sequence[VideoOutcome], limits: Mapping[str, float | None]) -> list[str]:
     order = {"failed": 0, "review": 1}
     ranked = sorted(
         outcomes, key=lambda o: (order.get(o.status, 2), -severity(o, limits), o.name)

@@ -72,19 +72,19 @@ class Totals:
         return found
 
 
-def severity(outcome: VideoOutcome, limits: Mapping[str, float] = LIMITS) -> float:
+def severity(outcome: VideoOutcome, limits: Mapping[str, float | None] = LIMITS) -> float:
     """How bad its worst figure is, 1 being the limit; 0 where nothing was measured."""
     found = [0.0]
     for key, limit in limits.items():
         value = outcome.quality.get(key)
-        if value is None or not math.isfinite(value):
+        if value is None or limit is None or not math.isfinite(value):
             continue
         found.append(limit / max(value, 1e-3) if key == "self_test" else value / limit)
     return max(found)
 
 
 def worst_of(
-    outcomes: Sequence[VideoOutcome], count: int, limits: Mapping[str, float] = LIMITS
+    outcomes: Sequence[VideoOutcome], count: int, limits: Mapping[str, float | None] = LIMITS
 ) -> list[VideoOutcome]:
     """The completed videos that look worst, the worst first: those to be looked at by eye."""
     measured = [o for o in outcomes if o.status != "failed" and severity(o, limits) > 0]

@@ -200,7 +200,7 @@ def test_judging_in_words():
     seam, test = judge(found, {"seam": 2, "warping": 2, "self_test": 12})
     assert seam == "the hole's edge shows: seam 2.50 is above 2"
     assert test == "a hole made for a test was not found again: self_test 9.00 dB is below 12 dB"
-    assert judge(found, {"warping": 1.0}) == []
+    assert judge(found, {"warping": 1.0, "seam": None}) == []
     assert judge({"seam": math.nan}, {"seam": 2}) and judge({"self_test": math.nan}, LIMITS)
     with pytest.raises(ValueError, match=r"'sharpness'.*seam, warping, self_test"):
         judge(found, {"sharpness": 1})

@@ -26,7 +26,7 @@ import torch
 from cssta.checkpoint import Model, pick_device
 from cssta.config import PRESETS, ModelConfig
 from cssta.dense_attention import DenseAttention, score_bytes
-from cssta.engine import PROPAGATION, Inpainter
+from cssta.engine import PROPAGATION, TEXTURE, Inpainter
 from cssta.inpainting import InpaintingNetwork
 from cssta.masks import freeform_masks
 from cssta.measure import PeakMemory, alone, count_flops, machine, timed
@@ -57,14 +57,15 @@ def build(method: str, model: str) -> Complete:
     """
     if ":" in method:
         return peer(method)
-    propagation = PROPAGATION if method == "cssta" else None
+    whole = method == "cssta"
+    parts = {"propagation": PROPAGATION if whole else None, "texture": TEXTURE if whole else None}
     if model in PRESETS:
         config = ModelConfig.preset(model)
         networks = Model(config, InpaintingNetwork(config))
-        inpainter = Inpainter(networks, pick_device(None), propagation=propagation)
+        inpainter = Inpainter(networks, pick_device(None), **parts)
     else:
         source = None if model == "default" else model
-        inpainter = Inpainter.load(source, propagation=propagation)
+        inpainter = Inpainter.load(source, **parts)
     refinement = inpainter.network.refinement
     if method == "float32":
         inpainter.mixed_precision = refinement.attention.unfold = False

@@ -1,5 +1,7 @@
 """Completing a clip: cropped to its holes, then what other frames see, then what nobody sees.
 
+The last is the networks' part; over their result, texture is laid.
+
 What is not touched on the way comes back bit for bit.
 """
 
@@ -15,6 +17,7 @@ import numpy as np
 from cssta.propagation import MEMORY
 from cssta.region import Region
 from cssta.stream import Pair, Reference, Stream, check_frame
+from cssta.texture import TexturePainter
 
 if TYPE_CHECKING:
     from cssta.engine import Inpainter
@@ -30,6 +33,7 @@ def complete_clip(
 ) -> Iterator[np.ndarray]:
     """As `Inpainter.stream`, which says what everything is."""
     whole: deque[Pair] = deque()
+    unseen: deque[np.ndarray] = deque()
 
     def cropped() -> Iterator[Pair]:
         like = None
@@ -53,9 +57,19 @@ def complete_clip(
         if references is None
         else ((number, *crop(number, frame, mask, region)) for number, frame, mask in references)
     )
+
+    def left() -> Iterator[Pair]:
+        for frame, mask in islice(parts, lead, None):
+            unseen.append(mask)
+            yield frame, mask
+
     stream = Stream(inpainter, given, start + lead)
-    for completed in stream.run(islice(parts, lead, None)):
+    painter = inpainter.texture and TexturePainter(inpainter.texture)
+    for number, completed in enumerate(stream.run(left()), start + lead):
         frame, hole = whole.popleft()
+        wanted = unseen.popleft()
+        if painter is not None:
+            completed = painter.paint(completed, wanted, number)
         result = frame.copy()
         if hole.any():
             y0, y1, x0, x1 = region or (0, frame.shape[0], 0, frame.shape[1])

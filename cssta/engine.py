@@ -17,11 +17,12 @@ from cssta.propagation import Propagation
 from cssta.references import ReferencePlan
 from cssta.region import Region, crop_region, hole_box
 from cssta.stream import Pair, Reference
+from cssta.texture import Texture
 
 __all__ = ["Inpainter", "Progress", "Region", "check_clip", "crop_region"]
 
 Progress = Callable[[int, int], None]
-PROPAGATION = Propagation()
+PROPAGATION, TEXTURE = Propagation(), Texture()
 
 
 class Inpainter:
@@ -31,6 +32,7 @@ class Inpainter:
         plan: which references a frame borrows from.
         propagation: brings along what other frames see before the networks complete what none
             sees; None: the networks do everything, as in the paper.
+        texture: painted over the networks' result where no frame sees; None: it stays as it is.
         batch: frames that are completed together; None: as many as size and memory suggest.
     """
 
@@ -41,6 +43,7 @@ class Inpainter:
         plan: ReferencePlan | None = None,
         temporal: bool | None = None,
         propagation: Propagation | None = None,
+        texture: Texture | None = None,
     ) -> None:
         """`temporal`: run the temporal network; None: where the model has one and recommends it.
 
@@ -49,6 +52,7 @@ class Inpainter:
         self.device = device
         self.plan = plan or ReferencePlan()
         self.propagation = propagation
+        self.texture = texture
         self.batch: int | None = None
         layout = torch.channels_last
         self.network = model.inpainter.to(device, memory_format=layout).eval()
@@ -71,14 +75,18 @@ class Inpainter:
         device: str | torch.device | None = None,
         temporal: bool | None = None,
         propagation: Propagation | None = PROPAGATION,
+        texture: Texture | None = TEXTURE,
     ) -> Inpainter:
         """Load a model folder, or the default weights for None; the first GPU if there is one.
 
-        `temporal` and `propagation` as for the class, but propagation is on.
+        `temporal`, `propagation` and `texture` as for the class, but the last two are on: with
+        None for both the networks do everything, as in the paper.
         Raises CheckpointError when the folder is not a usable model.
         """
         model = load_model(source)
-        return cls(model, pick_device(device), temporal=temporal, propagation=propagation)
+        return cls(
+            model, pick_device(device), temporal=temporal, propagation=propagation, texture=texture
+        )
 
     def inpaint(
         self, frames: np.ndarray, masks: np.ndarray, progress: Progress | None = None

@@ -183,13 +183,21 @@ class _Link:
         return self._flow(*reversed(self.items))
 
     def _flow(self, start: _Item, end: _Item) -> np.ndarray:
-        size = _flow_size(start.filled.shape, self.side)
-        flow = estimate_flow(*(_small(_grey(item.filled), size) for item in (start, end)))
-        guessed = (start.unseen | end.unseen).view(np.uint8)
-        if not guessed.any():
-            return flow
-        guessed = _small(guessed * np.uint8(255), size) > 0
-        return smooth(flow, cv2.dilate(guessed.view(np.uint8), UNTRUSTED).view(bool))
+        return flow_between(start.filled, end.filled, start.unseen | end.unseen, self.side)
+
+
+def flow_between(start: np.ndarray, end: np.ndarray, guessed: np.ndarray, side: int) -> np.ndarray:
+    """Flow from one frame (H, W, 3) to another, float32 (h, w, 2), in pixels of its own size.
+
+    Frames are scaled so that the longer side has at most `side` pixels. Where pixels are only
+    `guessed`, bool (H, W), the flow is completed smoothly from around.
+    """
+    size = _flow_size(start.shape, side)
+    flow = estimate_flow(*(_small(_grey(frame), size) for frame in (start, end)))
+    if not guessed.any():
+        return flow
+    small = _small(guessed.view(np.uint8) * np.uint8(255), size) > 0
+    return smooth(flow, cv2.dilate(small.view(np.uint8), UNTRUSTED).view(bool))
 
 
 def smooth(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

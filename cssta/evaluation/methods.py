@@ -55,7 +55,8 @@ BASELINES = {
     )
 }
 PARTS = {
-    "cssta": "the whole method: pixels brought along by flow, then the model's networks",
+    "cssta": "the whole method: pixels brought along by flow, the model's networks, texture",
+    "untextured": "the whole method without texture: smooth where no frame sees",
     "network": "the model's networks alone, as in the paper",
     "stage1": "the model's coarse stage, each frame alone (GatedConv's role)",
     "recurrent": "coarse stage and ConvGRU, no attention (VINet's role; not trained together)",
@@ -127,6 +128,8 @@ def _part(part: str, inpainter: Inpainter) -> Complete:
         return lambda frames, masks: coarse_only(inpainter, frames, masks, recurrent=True)
     if part == "cssta":
         return inpainter.inpaint
+    if part == "untextured":
+        return lambda frames, masks: _without(inpainter, frames, masks, texture=None)
     count = part.removeprefix("references-")
     return lambda frames, masks: networks_alone(
         inpainter,
@@ -140,15 +143,23 @@ def networks_alone(
     inpainter: Inpainter, frames: np.ndarray, masks: np.ndarray, references: int | None = None
 ) -> np.ndarray:
     """Nothing brought along by flow; of so many `references`, two near ones, as by default."""
-    kept = inpainter.plan, inpainter.propagation
+    plan = inpainter.plan
+    if references is not None:
+        near = plan.near if 2 <= references < len(frames) else ()
+        plan = replace(plan, far=references - 2 * len(near), near=near)
+    return _without(inpainter, frames, masks, propagation=None, texture=None, plan=plan)
+
+
+def _without(
+    inpainter: Inpainter, frames: np.ndarray, masks: np.ndarray, **settings: object
+) -> np.ndarray:
+    """`inpaint` with other settings for once."""
+    kept = {name: getattr(inpainter, name) for name in settings}
     try:
-        inpainter.propagation = None
-        if references is not None:
-            near = inpainter.plan.near if 2 <= references < len(frames) else ()
-            inpainter.plan = replace(inpainter.plan, far=references - 2 * len(near), near=near)
+        vars(inpainter).update(settings)
         return inpainter.inpaint(frames, masks)
     finally:
-        inpainter.plan, inpainter.propagation = kept
+        vars(inpainter).update(kept)
 
 
 @torch.inference_mode()

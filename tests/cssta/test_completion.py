@@ -9,6 +9,7 @@ from cssta.checkpoint import Model
 from cssta.config import ModelConfig
 from cssta.inpainting import InpaintingNetwork
 from cssta.propagation import Propagation
+from cssta.texture import Texture, TexturePainter
 
 CONFIG = ModelConfig(width=6, coarse_width=4, dilations=(2,))
 PROPAGATION = Propagation(reach=3, passes=2)
@@ -93,3 +94,21 @@ def test_nothing_comes_of_nothing(inpainter):
     assert list(inpainter.stream([])) == []
     frames, masks = clip(2)
     assert list(inpainter.stream(zip(frames, masks, strict=True), lead=5)) == []
+
+
+def test_texture_is_laid_only_where_nobody_sees(inpainter):
+    frames, masks = clip()
+    given = np.where(masks[..., None], np.uint8(0), frames)
+    plain = inpainter.inpaint(given, masks)
+    inpainter.texture = Texture()
+    try:
+        result = inpainter.inpaint(given, masks)
+    finally:
+        inpainter.texture = None
+    painter = TexturePainter(Texture())
+    left = PROPAGATION.run(zip(given, masks, strict=True))
+    for number, (_, unseen) in enumerate(left):
+        assert unseen.any() and (masks[number] & ~unseen).any()
+        expected = painter.paint(plain[number], unseen, number)
+        np.testing.assert_array_equal(result[number], expected)
+        assert (result[number] != plain[number]).any()

@@ -1,9 +1,9 @@
 """Measure a model: on held-out videos beside OpenCV's Telea, or by a named protocol.
 
 python jobs/evaluate.py --config jobs/configs/demo.yaml --model models:/cssta@champion
-python jobs/evaluate.py --config jobs/configs/paper.yaml --protocol e2fgvi --data /data/DAVIS
+python jobs/evaluate.py --config jobs/configs/paper.yaml --table 1 --data s3://bucket/DAVIS
 
-`--protocol` scores the same as `cssta evaluate`, sequences spread over the cluster.
+`--protocol` and `--table` score the same as `cssta evaluate`, sequences spread over the cluster.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from pathlib import Path
 
 from command_line import connect, job_parser, run_job
 
+from cssta.evaluation.choice import choose_methods, choose_protocol, named
 from cssta.evaluation.html_report import write_evaluation
-from cssta.evaluation.methods import BASELINES
-from cssta.evaluation.protocols import PROTOCOLS, protocol
+from cssta.evaluation.perceptual import Networks
+from cssta.evaluation.protocols import PROTOCOLS
+from cssta.evaluation.published import TABLES
 from pipelines.batch_record import describe_model
 from pipelines.config import JobConfig
-from pipelines.eval_summary import ClipScore
+from pipelines.eval_summary import describe_score
 from pipelines.evaluate import evaluate_model
 from pipelines.evaluate_protocol import evaluate_protocol, flat_metrics
-from pipelines.manifest import Rejected
 from pipelines.registry import resolve
 from pipelines.storage import join, publish
 from pipelines.tracking import JobRun, tracking_uri
-
-METHODS = ",".join([*BASELINES, "cssta"])
 
 
 def evaluate(cfg: JobConfig, options: Namespace) -> int:
@@ -37,11 +36,11 @@ def evaluate(cfg: JobConfig, options: Namespace) -> int:
     connect()
     with JobRun.start(cfg, job="evaluate") as run, tempfile.TemporaryDirectory() as scratch:
         run.set_tags({"model": source, "model_version": version})
-        if options.protocol:
-            run.set_tags({"protocol": options.protocol})
+        if options.protocol or options.table:
+            run.set_tags({"protocol": options.protocol or f"table {options.table}"})
             metrics, table, files = by_protocol(cfg, options, folder, Path(scratch))
         else:
-            summary = evaluate_model(cfg, folder, on_video=show)
+            summary = evaluate_model(cfg, folder, on_video=say)
             metrics, table = summary.metrics(), summary.markdown()
             files = summary.write(Path(scratch))
         run.log_metrics(metrics)
@@ -50,48 +49,49 @@ def evaluate(cfg: JobConfig, options: Namespace) -> int:
             run.log_file(file)
             publish(file, join(target, file.name), cfg.data.s3_endpoint)
     print(f"\nmodel: {describe_model(source, version)}\n\n{table}")
-    print("\n".join(f"written: {join(target, file.name)}" for file in files))
+    print(*(f"written: {join(target, file.name)}" for file in files), sep="\n")
     print(f"MLflow run {run.run_id} at {run.tracking_uri}")
     return 0 if metrics["videos"] else 1
 
 
 def by_protocol(cfg: JobConfig, options: Namespace, folder: Path, scratch: Path):
-    """Metrics, the table and the files of an evaluation by a named protocol."""
-    holes = "folder" if options.masks else options.holes
-    evaluation, pictures = evaluate_protocol(
+    table, given = options.table, bool(options.masks)
+    found, pictures = evaluate_protocol(
         cfg,
         folder,
         options.data or cfg.evaluate.videos or cfg.data.videos,
-        protocol(options.protocol, holes, cfg.seed),
-        options.methods.split(","),
+        choose_protocol(options.protocol, table, options.holes, cfg.seed, given),
+        choose_methods(options.methods, table, bool(options.results), bool(options.model)),
         pictures=scratch / "pictures",
         longest=options.frames,
         mask_folder=options.masks,
-        on_sequence=lambda text, done, total: print(f"[{done}/{total}] {text}", flush=True),
+        results=named(options.results),
+        networks=Networks(options.lpips, options.vfid),
+        table=table,
+        on_sequence=say,
     )
-    files = write_evaluation(evaluation, scratch, pictures)
-    return flat_metrics(evaluation), evaluation.markdown(), files
+    return flat_metrics(found), found.markdown(), write_evaluation(found, scratch, pictures)
 
 
-def show(result: ClipScore | Rejected, position: int, total: int) -> None:
-    if isinstance(result, Rejected):
-        text = f"failed ({result.reason}): {result.message}"
-    else:
-        model, telea = (result.scores[f"{name}_hole_psnr"] for name in ("cssta", "telea"))
-        text = f"{result.video}: hole PSNR {model:.2f} dB, Telea {telea:.2f} dB"
-    print(f"[{position}/{total}] {text}", flush=True)
+def say(what: object, done: int, total: int) -> None:
+    text = what if isinstance(what, str) else describe_score(what)
+    print(f"[{done}/{total}] {text}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = job_parser(__doc__)
     parser.add_argument("--model", help="folder or models:/ URI; default: the registry's alias")
     parser.add_argument("--protocol", choices=PROTOCOLS, help="default: the configuration's own")
-    group = parser.add_argument_group("with --protocol")
+    parser.add_argument("--table", type=int, choices=TABLES, help="of the paper, one model's rows")
+    group = parser.add_argument_group("with --protocol or --table; folders local or s3://")
     group.add_argument("--data", help="DAVIS, YouTube-VOS or a folder (default: evaluate.videos)")
     group.add_argument("--holes", choices=("freeform", "objects"), help="other than the protocol's")
     group.add_argument("--masks", metavar="FOLDER", help="given holes, by sequence")
-    group.add_argument("--methods", default=METHODS, help=f"default: {METHODS}")
+    group.add_argument("--results", action="append", default=[], metavar="[NAME=]FOLDER")
+    group.add_argument("--methods", metavar="A,B", help="see `cssta evaluate --help`")
     group.add_argument("--frames", type=int, metavar="N", help="only the first N of each sequence")
+    for metric in ("lpips", "vfid"):
+        group.add_argument(f"--{metric}", type=Path, metavar="FILE", help="weights, on all nodes")
     return run_job(evaluate, parser, argv=argv)
 
 

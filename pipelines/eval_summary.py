@@ -92,6 +92,14 @@ class EvalSummary:
         return as_json, as_markdown
 
 
+def describe_score(result: ClipScore | Rejected) -> str:
+    """One line for a person who waits."""
+    if isinstance(result, Rejected):
+        return f"failed ({result.reason}): {result.message}"
+    model, telea = (result.scores[f"{name}_hole_psnr"] for name in METHODS)
+    return f"{result.video}: hole PSNR {model:.2f} dB, Telea {telea:.2f} dB"
+
+
 def _columns() -> list[str]:
     return [f"{method}_{metric}" for method in METHODS for metric in METRICS]
 

@@ -1,32 +1,49 @@
 """A named protocol over a cluster: Ray Data over sequences, `cssta evaluate`'s methods in each.
 
-The footage is read where it is scored, so its folder must be one that every node reaches. Numbers
-are those of `cssta evaluate` on one machine: holes depend on protocol, seed and names alone.
+Footage, masks and results are read where they are scored, from a bucket or a folder that every
+node reaches. Numbers are those of `cssta evaluate` on one machine: holes depend on protocol, seed
+and names alone.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import tempfile
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cssta.evaluation.figures import panels
-from cssta.evaluation.methods import BASELINES, PARTS, check_names, methods_of
+import numpy as np
+
+from cssta.engine import Inpainter
+from cssta.evaluation.figures import draw_all
+from cssta.evaluation.methods import (
+    BASELINES,
+    PARTS,
+    Method,
+    ResultsFolder,
+    check_names,
+    model_methods,
+)
+from cssta.evaluation.perceptual import Networks, Perception
 from cssta.evaluation.protocols import Protocol
 from cssta.evaluation.provenance import describe_machine, describe_model
-from cssta.evaluation.published import published_for
-from cssta.evaluation.run import Completed, Task, score_one
+from cssta.evaluation.published import TABLES, published_for
+from cssta.evaluation.run import Completed, Task, score_one, vfid
 from cssta.evaluation.scoring import METRICS, SequenceScore
-from cssta.evaluation.sequences import find_sequences
 from cssta.evaluation.tables import Evaluation
-from cssta.video import VideoError
-from pipelines.actors import CRASHED, LoadEngine, ModelActor, load_inpainter, map_rows, pack_model
+from pipelines.actors import CRASHED, ModelActor, map_rows, pack_model
 from pipelines.config import JobConfig
+from pipelines.evaluation_footage import Bucket, find_footage, named_files
 
 FIGURES = 3  # sequences with a picture
+NO_NETWORKS = Networks()
 
 
 class ProtocolError(ValueError):
@@ -35,10 +52,15 @@ class ProtocolError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What an actor is told: the task without its methods, and their names."""
+    """What an actor is told: `task` without its methods, footage and masks, and where these are."""
 
     task: Task
+    bucket: Bucket
     methods: tuple[str, ...]
+    masks: str | None
+    results: tuple[tuple[str, str], ...]
+    networks: Networks
+    label: str
 
 
 def evaluate_protocol(
@@ -51,64 +73,97 @@ def evaluate_protocol(
     pictures: Path,
     longest: int | None = None,
     mask_folder: str | None = None,
+    results: Sequence[tuple[str, str]] = (),
+    networks: Networks = NO_NETWORKS,
+    label: str = "",
+    table: int | None = None,
     on_sequence: Callable[[str, int, int], None] = lambda name, position, total: None,
-    load_engine: LoadEngine = load_inpainter,
 ) -> tuple[Evaluation, dict[str, Path]]:
     """Score methods by a protocol; a sequence that fails is named, not fatal.
 
-    `pictures`: a local folder for panels of the first sequences, which are returned by caption.
-    Needs a connected Ray. Raises ProtocolError, or ModelFolderError.
+    `data`, `mask_folder` and those of `results` (by the name of what made them): local or s3://.
+    `networks`: for LPIPS and VFID, paths that every node reaches. `label`: the model's name in
+    tables. `table`: of the paper. `pictures`: a local folder for panels of the first sequences,
+    which are returned by caption. Needs a connected Ray. Raises ProtocolError, FootageError,
+    StorageError, PerceptualError or ModelFolderError.
     """
-    if "://" in data or "://" in (mask_folder or ""):
-        raise ProtocolError(
-            f"{data}: a protocol's footage and masks are read from a folder that all nodes reach; "
-            "mount or copy the bucket"
-        )
     try:
         check_names(methods)
-        footage = find_sequences(data)
-    except (VideoError, ValueError) as error:
+    except ValueError as error:
         raise ProtocolError(str(error)) from error
-    masks = Path(mask_folder) if mask_folder else None
-    task = Task(footage, protocol, longest=longest, mask_folder=masks)
+    bucket = find_footage(data, cfg.data.s3_endpoint)
+    perception = networks.load()  # (what is wrong with them is told now, not by every actor)
+    footage = bucket.footage
+    task = Task(footage, protocol, longest=longest)
     total = len(footage.sequences)
     rows = [{"number": str(number)} for number in range(total)]
-    settings = Settings(task, tuple(methods))
+    settings = Settings(task, bucket, tuple(methods), mask_folder, tuple(results), networks, label)
     files = pack_model(Path(model_folder))
     found: dict[int, list[SequenceScore]] = {}
+    features: dict[int, dict[str, np.ndarray]] = {}
     failed: dict[int, str] = {}
     drawn: dict[str, Path] = {}
     machines: set[str] = set()
-    scored = map_rows(cfg, rows, ProtocolScorer, settings, files, load_engine, FIGURES)
+    load = partial(load_methods, tuple(methods), label)
+    scored = map_rows(cfg, rows, ProtocolScorer, settings, files, load, FIGURES)
     for position, row in enumerate(scored.iter_rows(), start=1):
         number, content = int(row["number"]), json.loads(row["result"])
         name = footage.sequences[number].name
         if "error" in content:
             failed[number] = f"{name}: {content['error']}"
         else:
-            found[number] = [_score(score) for score in content["scores"]]
+            found[number] = [SequenceScore(**score) for score in content["scores"]]
+            features[number] = {k: np.array(v) for k, v in content["features"].items()}
             machines.add(content["machine"])
-        if row["picture"]:
-            pictures.mkdir(parents=True, exist_ok=True)
-            drawn[f"{name}: every 10th frame"] = path = pictures / f"{name}.png"
-            path.write_bytes(row["picture"])
+        if row["pictures"]:
+            with zipfile.ZipFile(io.BytesIO(row["pictures"])) as archive:
+                archive.extractall(pictures)
+            drawn |= {caption: pictures / file for caption, file in content["captions"].items()}
         on_sequence(failed.get(number, name), position, total)
-    notes = {**{m.name: m.note for m in BASELINES.values()}, **PARTS}
+    paper = TABLES[table] if table else None
     frames = f"the first {longest} frames" if longest else "all frames"
     evaluation = Evaluation(
-        title=f"Evaluation by {protocol.name}",
+        title=paper.title if paper else f"Evaluation by {protocol.name}",
         caption=(
-            f"{protocol.describe()}.",
+            f"{protocol.describe()[0].upper()}{protocol.describe()[1:]}.",
             f"Footage: {Path(data).name} ({footage.layout}), {total} sequences, {frames} of each.",
-            describe_model(model_folder),
-            "Methods: " + "; ".join(f"{name}: {notes[name]}" for name in methods) + ".",
+            *([describe_model(model_folder, label)] if set(methods) & set(PARTS) else []),
+            *_notes(found, results, perception),
             *sorted(machines),
         ),
         scores=tuple(score for number in sorted(found) for score in found[number]),
-        published=published_for(protocol.name, protocol.holes),
+        published=paper.rows if paper else published_for(protocol.name, protocol.holes),
         failed=tuple(failed[number] for number in sorted(failed)),
+        vfid=vfid([features[number] for number in sorted(features)]),
     )
     return evaluation, dict(sorted(drawn.items()))
+
+
+def _notes(
+    scores: Mapping[int, Sequence[SequenceScore]],
+    results: Sequence[tuple[str, str]],
+    perception: Perception,
+) -> list[str]:
+    notes = {**{m.name: m.note for m in BASELINES.values()}, **PARTS, **dict(results)}
+    names = dict.fromkeys(score.method for one in scores.values() for score in one)
+    told = [f"{name}: {notes.get(name.rpartition(': ')[2], PARTS['cssta'])}" for name in names]
+    networks = [part.note for part in (perception.lpips, perception.features) if part]
+    return ["Methods: " + "; ".join(told) + ".", *(f"{note}." for note in networks)]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What an actor holds: those of the methods that the model has, and the model for pictures."""
+
+    methods: list[Method]
+    inpainter: Inpainter | None
+
+
+def load_methods(names: Sequence[str], label: str, folder: Path, device: str) -> Loaded:
+    """From a model folder, in an actor; no model is loaded for baselines alone."""
+    parts = [name for name in names if name in PARTS]
+    methods = model_methods(parts, folder, label, device, lenient=True)
+    return Loaded(methods, Inpainter.load(folder, device) if parts else None)
 
 
 class ProtocolScorer(ModelActor):
@@ -121,31 +176,58 @@ class ProtocolScorer(ModelActor):
         if not self.may_start(name):
             return _row(number, {"error": CRASHED})
         try:
-            completed, scores = score_one(self._task(), number)
-            picture = _panels(completed) if self.claim(name) else b""
+            completed, scores = self._score(number)
+            captions, pictures = self._draw(completed) if self.claim(name) else ({}, b"")
         except Exception as error:  # one sequence must not end the evaluation of the others
             return _row(number, {"error": f"{type(error).__name__}: {error}"})
-        content = {"scores": [asdict(score) for score in scores], "machine": describe_machine()}
-        return _row(number, content, picture)
+        content = {
+            "scores": [asdict(score) for score in scores],
+            "features": {key: value.tolist() for key, value in completed.features.items()},
+            "machine": describe_machine(),
+            "captions": captions,
+        }
+        return _row(number, content, pictures)
 
-    def _task(self) -> Task:
-        methods = []
-        for name in self.settings.methods:
-            methods += [BASELINES[name]] if name in BASELINES else methods_of(self.engine, [name])
-        return replace(self.settings.task, methods=methods)
+    def _draw(self, completed: Completed) -> tuple[dict[str, str], bytes]:
+        """File names by caption, and the files in an archive."""
+        archive = io.BytesIO()
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive, "w") as files:
+            drawn = draw_all(Path(folder), completed, self.engine.inpainter)
+            for path in drawn.values():
+                files.write(path, path.name)
+        return {caption: path.name for caption, path in drawn.items()}, archive.getvalue()
+
+    def _score(self, number: int) -> tuple[Completed, list[SequenceScore]]:
+        settings: Settings = self.settings
+        name, endpoint = settings.bucket.footage.sequences[number].name, settings.bucket.endpoint
+        own: dict[str, Method] = {one.part: one for one in self.engine.methods}
+        known = {**BASELINES, **own}
+        with ExitStack() as stack:
+            objects = settings.task.protocol.holes == "objects"
+            task = replace(
+                settings.task,
+                footage=stack.enter_context(settings.bucket.at(number, objects=objects)),
+                methods=[known[name] for name in settings.methods if name in known],
+                folders=[
+                    (
+                        made_by,
+                        ResultsFolder(stack.enter_context(named_files(folder, name, endpoint))),
+                    )
+                    for made_by, folder in settings.results
+                ],
+                mask_folder=stack.enter_context(named_files(settings.masks, name, endpoint)),
+                perception=self._perception(),
+            )
+            return score_one(task, number)
+
+    def _perception(self) -> Perception:
+        if not hasattr(self, "perception"):
+            self.perception = self.settings.networks.load()
+        return self.perception
 
 
-def _row(number: int, content: dict[str, Any], picture: bytes = b"") -> dict[str, Any]:
-    return {"number": str(number), "result": json.dumps(content), "picture": picture}
-
-
-def _score(content: dict[str, Any]) -> SequenceScore:
-    return SequenceScore(**content)
-
-
-def _panels(completed: Completed) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        return panels(Path(folder) / "panels.png", completed).read_bytes()
+def _row(number: int, content: dict[str, Any], pictures: bytes = b"") -> dict[str, Any]:
+    return {"number": str(number), "result": json.dumps(content), "pictures": pictures}
 
 
 def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
@@ -154,6 +236,12 @@ def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
     for pooled, prefix in ((True, ""), (False, "mean_")):
         for one in evaluation.means(pooled=pooled):
             for key in (*METRICS, "seconds"):
-                found[f"{prefix}{one.method}_{key}"] = getattr(one, key)
+                found[f"{prefix}{_key(one.method)}_{key}"] = getattr(one, key)
+    found |= {f"{_key(method)}_vfid": value for method, value in evaluation.vfid.items()}
     counts = {"videos": len(evaluation.sequences), "failed": len(evaluation.failed)}
     return {k: float(v) for k, v in {**found, **counts}.items() if v == v}
+
+
+def _key(method: str) -> str:
+    """A method's name as MLflow takes it."""
+    return re.sub(r"[^\w.-]+", "-", method)

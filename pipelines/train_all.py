@@ -21,6 +21,7 @@ from pipelines.eval_summary import EvalSummary
 from pipelines.evaluate import evaluate_model
 from pipelines.initial_weights import initial_weights
 from pipelines.manifest import Manifest, Rejected, build_manifest, split
+from pipelines.model_card import CARD, model_card
 from pipelines.model_folder import write_model_folder
 from pipelines.registry import ModelVersionInfo, exists, register
 from pipelines.tracking import JobRun
@@ -76,7 +77,7 @@ def train_all(cfg: JobConfig, say: Say = print) -> TrainSummary:
     started = time.monotonic()
     endpoint = cfg.data.s3_endpoint
     with JobRun.start(cfg) as run:
-        videos = _find_videos(cfg, say)
+        videos = find_videos(cfg, say)
         model, weights, start = initial_weights(cfg, run.tracking_uri)
         say(f"starting weights: {start}")
         stages: list[StageResult] = []
@@ -90,6 +91,7 @@ def train_all(cfg: JobConfig, say: Say = print) -> TrainSummary:
             stages.append(result)
         with tempfile.TemporaryDirectory(prefix="cssta-model-") as scratch:
             folder = write_model_folder(Path(scratch), model, {k: weights[k] for k in STAGES})
+            (folder / CARD).write_text(model_card(cfg, start, stages, videos), encoding="utf-8")
             version, metrics = _evaluate_and_register(cfg, folder, videos, run, say)
         rejected = _all_rejected(videos)
         run.log_metrics({"videos_rejected": len(rejected)})
@@ -122,7 +124,8 @@ def _for_stage(name: str, weights: dict[str, bytes]) -> dict[str, bytes]:
     return {key: value for key, value in weights.items() if key in known}
 
 
-def _find_videos(cfg: JobConfig, say: Say) -> Videos:
+def find_videos(cfg: JobConfig, say: Say) -> Videos:
+    """What to train on and what is held out; also sees that what later parts need is there."""
     endpoint = cfg.data.s3_endpoint
     # What is wrong with later parts' locations is told now, not after days of training.
     if cfg.evaluate.videos is not None:
@@ -181,6 +184,8 @@ def _identity(cfg: JobConfig, folder: Path, tracking_uri: str) -> str:
     """Digest of the weights, the evaluation's configuration and the registry."""
     whole = hashlib.sha256()
     for name, content in sorted(pack_model(folder).items()):
+        if name == CARD:  # (where a stage was trained decides nothing)
+            continue
         whole.update(name.encode() + hashlib.sha256(content).digest())
     parts = (cfg.evaluate, cfg.registry, cfg.data)
     settings = [part.model_dump(mode="json") for part in parts]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cssta.checkpoint import CheckpointError
 from cssta.engine import Inpainter
-from cssta.evaluation.figures import attention_map, panels, side_by_side
+from cssta.evaluation.choice import choose_methods, choose_protocol, named
+from cssta.evaluation.figures import draw_all
 from cssta.evaluation.html_report import write_evaluation
 from cssta.evaluation.methods import (
     BASELINES,
@@ -16,11 +17,10 @@ from cssta.evaluation.methods import (
     PARTS,
     Method,
     ResultsFolder,
-    check_names,
     model_methods,
 )
 from cssta.evaluation.perceptual import Networks, Perception
-from cssta.evaluation.protocols import PROTOCOLS, Protocol, protocol
+from cssta.evaluation.protocols import PROTOCOLS, Protocol
 from cssta.evaluation.provenance import describe_machine, describe_model
 from cssta.evaluation.published import TABLES, published_for
 from cssta.evaluation.run import Completed, Task, evaluate, vfid
@@ -114,7 +114,10 @@ def run(args: argparse.Namespace) -> None:
     try:
         if args.sequences:
             footage = footage.chosen(args.sequences)
-        chosen = _protocol(args)
+        given = args.masks is not None
+        chosen = choose_protocol(
+            args.protocol, args.table, args.holes, args.seed, given_masks=given
+        )
         methods, models = _methods(args)
         perception = Networks(args.lpips, args.vfid).load(args.device)
     except CheckpointError:
@@ -125,26 +128,19 @@ def run(args: argparse.Namespace) -> None:
         footage=footage,
         protocol=chosen,
         methods=methods,
-        folders=[(name, ResultsFolder(path)) for name, path in _named(args.results)],
+        folders=[(name, ResultsFolder(Path(path))) for name, path in named(args.results)],
         longest=args.frames,
         mask_folder=args.masks,
         perception=perception,
     )
     features = []
     pictures: dict[str, Path] = {}
-    seen = Inpainter.load(*models[:1], args.device) if args.figures and models else None
+    seen = Inpainter.load(models[0][1], args.device) if args.figures and models else None
 
     def draw(completed: Completed) -> None:
         features.append(completed.features)
-        done = len(pictures)
-        if done >= args.figures * 3:
-            return
-        folder, name = args.output / "figures", completed.name
-        pictures[f"{name}: every 10th frame"] = panels(folder / f"{name}.png", completed)
-        pictures[f"{name}: side by side"] = side_by_side(folder / f"{name}.mp4", completed)
-        if seen is not None and completed.masks.any():
-            path = attention_map(folder / f"{name}-attention.png", seen, completed)
-            pictures[f"{name}: where one hole pixel looks, by the share of its attention"] = path
+        if len(features) <= args.figures:
+            pictures.update(draw_all(args.output / "figures", completed, seen))
 
     def told(score) -> None:
         if not args.json:
@@ -181,43 +177,22 @@ def run(args: argparse.Namespace) -> None:
     print(f"\nreport: {args.output / 'report.html'}")
 
 
-def _protocol(args: argparse.Namespace) -> Protocol:
-    table = TABLES[args.table] if args.table else None
-    name = args.protocol or (table.protocol if table else "paper")
-    holes = "folder" if args.masks else args.holes or (table.holes if table else None)
-    return protocol(name, holes, args.seed)
-
-
-def _methods(args: argparse.Namespace) -> tuple[list[Method], list[str | None]]:
-    """Methods, and the folders of the models that they need. Raises ValueError."""
-    if args.methods is not None:
-        names = [name.strip() for name in args.methods.split(",") if name.strip()]
-    elif args.table:
-        names = list(TABLES[args.table].methods)
-    else:
-        names = [] if args.results and not args.model else [*BASELINES, "network", "cssta"]
-    check_names(names)
+def _methods(args: argparse.Namespace) -> tuple[list[Method], list[tuple[str, str | None]]]:
+    """Methods, and the models that they need: labels and folders. Raises ValueError."""
+    names = choose_methods(
+        args.methods, args.table, results=bool(args.results), model=bool(args.model)
+    )
     methods = [BASELINES[name] for name in names if name in BASELINES]
     parts = [name for name in names if name in PARTS]
     table = TABLES[args.table] if args.table and args.methods is None else None
-    models = _named(args.model) if args.model else [("", None)]
+    models: list[tuple[str, str | None]] = [*named(args.model)] if args.model else [("", None)]
     if len(models) == 1 and "=" not in "".join(args.model):
         models = [("", models[0][1])]
     for number, (label, folder) in enumerate(models):
         chosen = table.others if number and table and table.others else parts
         lenient = args.methods is None
         methods += model_methods(chosen, folder, label, args.device, lenient=lenient)
-    return methods, [folder for _, folder in models] if parts else []
-
-
-def _named(values: list[str]) -> list[tuple[str, Path]]:
-    """`NAME=FOLDER` or `FOLDER`, whose own name is then taken."""
-    named = []
-    for value in values:
-        name, equals, folder = value.partition("=")
-        path = Path(folder if equals else value)
-        named.append((name if equals else path.name, path))
-    return named
+    return methods, models if parts else []
 
 
 def _caption(
@@ -225,7 +200,7 @@ def _caption(
     chosen: Protocol,
     footage: Footage,
     methods: list[Method],
-    models: list[str | None],
+    models: list[tuple[str, str | None]],
     perception: Perception,
 ) -> tuple[str, ...]:
     frames = f"the first {args.frames} frames" if args.frames else "all frames"
@@ -233,7 +208,7 @@ def _caption(
         f"{chosen.describe()[0].upper()}{chosen.describe()[1:]}.",
         f"Footage: {args.data.name} ({footage.layout}), {len(footage.sequences)} sequences, "
         f"{frames} of each.",
-        *(describe_model(folder) for folder in models),
+        *(describe_model(folder, label) for label, folder in models),
         "Methods: " + "; ".join(f"{method.name}: {method.note}" for method in methods) + ".",
         *(f"{part.note}." for part in (perception.lpips, perception.features) if part),
         describe_machine(args.device),

@@ -21,25 +21,44 @@ BAR = 22  # pixels of a label above a tile
 MARK = (255, 40, 90)
 
 
+def draw_all(
+    folder: Path, completed: Completed, inpainter: Inpainter | None = None
+) -> dict[str, Path]:
+    """All pictures of a sequence, by caption; with the model, also where its attention looks."""
+    name = completed.name
+    found = {
+        f"{name}: every 10th frame": panels(folder / f"{name}.png", completed),
+        f"{name}: side by side": side_by_side(folder / f"{name}.mp4", completed),
+    }
+    if inpainter is not None and completed.masks.any():
+        path = attention_map(folder / f"{name}-attention.png", inpainter, completed)
+        found[f"{name}: where one hole pixel looks, by the share of its attention"] = path
+    return found
+
+
 def panels(path: Path, completed: Completed, every: int = 10) -> Path:
-    """Every 10th frame: input with the hole tinted, then each method, then the truth (Fig. 5-9)."""
-    rows = {"input": tint(completed.frames, completed.masks), **completed.results}
-    return contact_sheet(path, {**rows, "truth": completed.frames}, every)
+    """Every 10th frame: input with the hole tinted, mask, each method, truth (Fig. 5-9)."""
+    return contact_sheet(path, _rows(completed), every)
 
 
 def side_by_side(path: Path, completed: Completed, fps: float = 24, columns: int = 4) -> Path:
-    """An mp4 of the input, each method and the truth, labelled tiles in rows of `columns`."""
-    shown = {
-        "input": tint(completed.frames, completed.masks),
-        **completed.results,
-        "truth": completed.frames,
-    }
-    tiles = [_labelled(label, frames) for label, frames in shown.items()]
+    """An mp4 of the same, labelled tiles in rows of `columns`."""
+    tiles = [_labelled(label, frames) for label, frames in _rows(completed).items()]
     blank = np.zeros_like(tiles[0])
     tiles += [blank] * (-len(tiles) % min(columns, len(tiles)))
     across = min(columns, len(tiles))
     rows = [np.concatenate(tiles[i : i + across], axis=2) for i in range(0, len(tiles), across)]
     return write_video(path, np.concatenate(rows, axis=1), fps)
+
+
+def _rows(completed: Completed) -> dict[str, np.ndarray]:
+    mask = np.repeat(completed.masks[..., None], 3, axis=3).view(np.uint8) * np.uint8(255)
+    return {
+        "input": tint(completed.frames, completed.masks),
+        "mask": mask,
+        **completed.results,
+        "truth": completed.frames,
+    }
 
 
 def _labelled(label: str, frames: np.ndarray) -> np.ndarray:

@@ -12,9 +12,9 @@ from cssta.evaluation.tables import Evaluation
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.7em 0}
-td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:right;
+td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left;
 font-variant-numeric:tabular-nums}
-td:first-child,th:first-child{text-align:left}
+.number{text-align:right}
 th{border-bottom:2px solid #888} h2{margin-top:2em} code{background:#f2f2f2;padding:0 .3em}
 img,video{max-width:100%;display:block;margin:.5em 0} figure{margin:1.5em 0} figcaption{color:#666}
 """
@@ -97,9 +97,17 @@ def _body(markdown: str) -> str:
 def _table(rows: list[str]) -> str:
     cells = [[_inline(cell.strip()) for cell in row.strip("|").split("|")] for row in rows]
     head, _, *body = cells
-    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
-    return "<table>" + "".join(lines) + "</table>"
+    kinds = [
+        all(not c or c[0].isdigit() or c[0] == "-" for c in column)
+        for column in zip(*body, strict=True)
+    ]
+    marks = [' class="number"' if number else "" for number in kinds or [False] * len(head)]
+
+    def row(tag: str, cells: list[str]) -> str:
+        pairs = zip(marks, cells, strict=True)
+        return "<tr>" + "".join(f"<{tag}{mark}>{cell}</{tag}>" for mark, cell in pairs) + "</tr>"
+
+    return "<table>" + row("th", head) + "".join(row("td", cells) for cells in body) + "</table>"
 
 
 def _inline(text: str) -> str:

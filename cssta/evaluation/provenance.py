@@ -15,13 +15,24 @@ import torch
 
 from cssta.checkpoint import DEFAULT_MODEL
 
-SHORT_CELLS = ("training footage", "never trained on", "steps", "machine", "losses")
+SHORT_CELLS = (
+    "training footage",
+    "never trained on",
+    "started from",
+    "steps",
+    "time",
+    "machine",
+    "losses",
+)
 
 
-def describe_model(folder: str | Path | None) -> str:
-    """One sentence about a model folder (None: the default weights), from its card."""
+def describe_model(folder: str | Path | None, label: str = "") -> str:
+    """One sentence about a model folder (None: the default weights), from its card.
+
+    `label`: how tables call it, where there are several.
+    """
     path = Path(folder) if folder is not None else DEFAULT_MODEL
-    name = "the default weights" if folder is None else str(folder)
+    name = label or ("the default weights" if folder is None else str(folder))
     card = path / "README.md"
     if not card.is_file():
         return f"Model: {name}, without a card: what it was trained on is not known."
@@ -29,7 +40,8 @@ def describe_model(folder: str | Path | None) -> str:
     known = {key.lower(): value.replace("**", "") for key, value in rows}
     told = [f"{key}: {known[key]}" for key in SHORT_CELLS if key in known]
     text = card.read_text(encoding="utf-8").lower()
-    short = " These weights are of a short run." if "short cpu run" in text else ""
+    is_short = re.search(r"\bshort (cpu )?run\b", text)
+    short = " These weights are of a short run." if is_short else ""
     return f"Model: {name}; " + ("; ".join(told) or f"see {card}") + f".{short}"
 
 
@@ -40,11 +52,12 @@ def describe_machine(device: str | None = None) -> str:
     if str(device).startswith("cuda"):
         where = torch.cuda.get_device_name(device)
     else:
-        where = f"{_cpu()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+        where = f"{cpu_name()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
     return f"Seconds on {where}; torch {torch.__version__}, Python {platform.python_version()}."
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """The processor's name, as far as the system tells it."""
     try:
         found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     except OSError:

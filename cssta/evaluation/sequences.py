@@ -112,17 +112,23 @@ def holes_for(
         return freeform_holes(protocol, sequence.name, frames)
     if protocol.holes == "folder":
         return laid_over(protocol, _given_masks(folder, sequence), frames)
-    annotated = [other for other in footage.sequences if other.annotations]
-    others = [other for other in annotated if other.name > sequence.name]
-    others += [other for other in annotated if other.name < sequence.name]
-    if not others:
+    donor = mask_donor(footage, sequence)
+    if donor is None:
         raise VideoError(
             sequence.frames,
             "no-annotations",
             "no other sequence of the data set has object masks",
             "Use free-form holes, or a data set with Annotations/",
         )
-    return laid_over(protocol, read_annotations(others[0].annotations), frames)
+    return laid_over(protocol, read_annotations(donor.annotations), frames)
+
+
+def mask_donor(footage: Footage, sequence: Sequence) -> Sequence | None:
+    """Whose object masks a sequence is given: the next one's by name that has any, cyclically."""
+    annotated = [other for other in footage.sequences if other.annotations]
+    later = [other for other in annotated if other.name > sequence.name]
+    earlier = [other for other in annotated if other.name < sequence.name]
+    return next(iter(later + earlier), None)
 
 
 def read_annotations(folder: Path) -> np.ndarray:

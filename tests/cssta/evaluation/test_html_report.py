@@ -29,7 +29,7 @@ def test_it_holds_everything_and_refers_to_nothing(page: str):
     sources = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(sources) == 2 and all(source.startswith("data:") for source in sources)
     assert "<title>A &amp; B</title>" in page and "<li>Trained on &lt;X&gt;.</li>" in page
-    assert "<td>&lt;a&gt;</td><td>cssta</td><td>25.12</td>" in page
+    assert '<td>&lt;a&gt;</td><td>cssta</td><td class="number">25.12</td>' in page
     assert "<code>0a1b</code>" in page and "<li>c: <code>no</code> video</li>" in page
     assert page.count("<ul>") == page.count("</ul>") == 2
     assert page.count("<table>") == page.count("</table>") == 4

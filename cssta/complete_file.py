@@ -23,7 +23,7 @@ from cssta.progress import Progress
 from cssta.segments import LONGEST, plan_segments
 from cssta.survey import Survey, survey
 from cssta.video import MaskSpec, VideoError, VideoSource, choose_encoding, open_masks, open_source
-from cssta.work_folder import WorkFolder, describe
+from cssta.work_folder import WorkFolder, describe, flush
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class FileJob:
         as_frames: the output is a folder though there is a dot in its name.
         scene_cuts: look for cuts; no frame then borrows from another scene.
         temporal: run the temporal network; None: as the model recommends.
+        texture: paint texture where no frame sees; else it stays smooth, which measures better.
     """
 
     video: Path
@@ -63,6 +64,7 @@ class FileJob:
     as_frames: bool = False
     scene_cuts: bool = True
     temporal: bool | None = None
+    texture: bool = True
     overwrite: bool = False
     resume: bool = False
 
@@ -119,17 +121,22 @@ def complete_file(
         )
         note_holes(source, found)
         holes = found.holes.any()
-        load = load or Inpainter.load
-        inpainter = load(job.model, job.device, temporal=job.temporal) if holes else None
+        inpainter = load_inpainter(job, load) if holes else None
         segments = plan_segments(found, segment_frames)
         resumed = {number for number in range(len(segments)) if work.is_done(number)}
         done = sum(segments[number].stop - segments[number].start for number in resumed)
         progress.phase("complete", source.info.frames, done)
         for number, segment in enumerate(segments):
             if number not in resumed:
-                frames = complete_segment(inpainter, source, masks, segment)
+                goes_on = number > 0 and segments[number - 1].scene == segment.scene
+                earlier = work.texture(number - 1) if goes_on else None
+                painter = inpainter and inpainter.painter(earlier)
+                frames = complete_segment(inpainter, source, masks, segment, painter)
                 with closing(_counted(frames, progress)) as counted:
                     output.write(work, number, counted)
+                if painter is not None:
+                    painter.save(work.texture(number))
+                    flush(work.texture(number))
                 work.mark_done(number)
         output.publish(work, masks, len(segments), progress)
     except BaseException:
@@ -179,6 +186,12 @@ def open_output(job: FileJob, source: VideoSource) -> Output:
         accept_loss=job.accept_loss,
     )
     return FileOutput(job.output, source, encoding, job.feather)
+
+
+def load_inpainter(job: FileJob, load: Callable[..., Inpainter] | None = None) -> Inpainter:
+    """The model as the job wants it, by `load` instead of `Inpainter.load`."""
+    options = {"temporal": job.temporal} | ({} if job.texture else {"texture": None})
+    return (load or Inpainter.load)(job.model, job.device, **options)
 
 
 def note_holes(source: VideoSource, found: Survey) -> None:

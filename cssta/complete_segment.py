@@ -14,6 +14,7 @@ import numpy as np
 
 from cssta.engine import Inpainter, crop_region
 from cssta.segments import Segment
+from cssta.texture import TexturePainter
 from cssta.video import MaskSource, SourceFrame, VideoSource
 
 
@@ -30,12 +31,17 @@ class CompletedFrame:
 
 
 def complete_segment(
-    inpainter: Inpainter | None, source: VideoSource, masks: MaskSource, segment: Segment
+    inpainter: Inpainter | None,
+    source: VideoSource,
+    masks: MaskSource,
+    segment: Segment,
+    painter: TexturePainter | None = None,
 ) -> Iterator[CompletedFrame]:
     """The segment's own frames, in order; `inpainter` may be None where its scene has no hole.
 
     The frames around the segment, as far as its scene goes, lead in the recurrence and serve as
-    references: a scene comes out alike however it is cut into segments, but for the warm-up.
+    references: a scene comes out alike however it is cut into segments, but for the warm-up, and
+    for texture, which is sought anew without the `painter` of the segment before.
 
     Raises VideoError where the video or its mask cannot be read on.
     """
@@ -61,6 +67,7 @@ def complete_segment(
         start=first,
         lead=segment.first - first,
         region=crop_region(scene.box, source.info.height, source.info.width),
+        painter=painter,
     )
     with closing(results):
         for result in results:

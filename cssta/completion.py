@@ -30,6 +30,7 @@ def complete_clip(
     start: int,
     region: Region | None,
     lead: int,
+    painter: TexturePainter | None = None,
 ) -> Iterator[np.ndarray]:
     """As `Inpainter.stream`, which says what everything is."""
     whole: deque[Pair] = deque()
@@ -64,7 +65,7 @@ def complete_clip(
             yield frame, mask
 
     stream = Stream(inpainter, given, start + lead)
-    painter = inpainter.texture and TexturePainter(inpainter.texture)
+    painter = painter or inpainter.painter()
     for number, completed in enumerate(stream.run(left()), start + lead):
         frame, hole = whole.popleft()
         wanted = unseen.popleft()

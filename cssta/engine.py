@@ -17,7 +17,7 @@ from cssta.propagation import Propagation
 from cssta.references import ReferencePlan
 from cssta.region import Region, crop_region, hole_box
 from cssta.stream import Pair, Reference
-from cssta.texture import Texture
+from cssta.texture import Texture, TexturePainter
 
 __all__ = ["Inpainter", "Progress", "Region", "check_clip", "crop_region"]
 
@@ -130,6 +130,7 @@ class Inpainter:
         start: int = 0,
         region: Region | None = None,
         lead: int = 0,
+        painter: TexturePainter | None = None,
     ) -> Iterator[np.ndarray]:
         """Complete the holes of a clip of any length in constant memory, one scene at a time.
 
@@ -143,6 +144,7 @@ class Inpainter:
             region: what is completed, a box (y0, y1, x0, x1) that holds all holes and their
                 surroundings (see `crop_region`); None: the whole frame.
             lead: the first pairs that only lend what they see; nothing is yielded for them.
+            painter: of the part of the scene before, to go on with its texture.
 
         Yields:
             A frame for every other pair, in order: the same but for the hole, never the same
@@ -151,7 +153,12 @@ class Inpainter:
         Raises:
             ValueError: types, shapes or the region are not as above.
         """
-        yield from complete_clip(self, pairs, references, start, region, lead)
+        yield from complete_clip(self, pairs, references, start, region, lead, painter)
+
+    def painter(self, path: Path | None = None) -> TexturePainter | None:
+        """What paints the texture of a scene, frame by frame; `path`: going on from what another
+        has saved. None where there is to be no texture."""
+        return self.texture and TexturePainter(self.texture, path)
 
     @property
     def lookahead(self) -> int:

@@ -151,6 +151,11 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         action=argparse.BooleanOptionalAction,
         help="run the temporal network (default: if the model is better with it)",
     )
+    group.add_argument(
+        "--no-texture",
+        action="store_true",
+        help="leave what no frame sees smooth, which errs less and looks worse",
+    )
     group.add_argument("--json", action="store_true", help="print the outcome as JSON")
     group.add_argument("-v", "--verbose", action="store_true", help="tell what is decided and why")
 
@@ -223,6 +228,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, object], str]:
         fps=args.fps,
         scene_cuts=not args.no_scene_cuts,
         temporal=args.temporal,
+        texture=not args.no_texture,
         overwrite=args.overwrite,
         resume=args.resume,
     )

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import numpy as np
 
-from cssta.complete_file import FileJob
+from cssta.complete_file import FileJob, load_inpainter
 from cssta.complete_segment import CompletedFrame, complete_segment
 from cssta.engine import Inpainter
 from cssta.output import check_output
@@ -41,8 +41,7 @@ def write_preview(
     found = survey(source, masks, cuts=job.scene_cuts, span=span)
     scene = next(scene for scene in found.scenes if scene.start <= index < scene.stop)
     segment = Segment(index, index + 1, max(scene.start, index - WARM_UP), scene)
-    load = load or Inpainter.load
-    inpainter = load(job.model, job.device, temporal=job.temporal) if scene.box else None
+    inpainter = load_inpainter(job, load) if scene.box else None
     with closing(complete_segment(inpainter, source, masks, segment)) as frames:
         frame = next(frames)
     picture = side_by_side(frame, Composer(source.info, job.feather))

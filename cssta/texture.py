@@ -11,6 +11,7 @@ Shapes: H and W frame size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -41,11 +42,29 @@ class Texture:
 
 
 class TexturePainter:
-    """Paints one frame after the other of a scene."""
+    """Paints one frame after the other of a scene.
 
-    def __init__(self, settings: Texture) -> None:
+    `path`: where an earlier painter was saved, whose work this one goes on with.
+    """
+
+    def __init__(self, settings: Texture, path: Path | None = None) -> None:
         self.settings = settings
+        self.number = -1  # of the last frame
         self.before: _Painted | None = None
+        if path is not None:
+            self._load(path)
+
+    def save(self, path: Path) -> None:
+        """Keep in a file what the next frames need to know."""
+        before = {} if self.before is None else vars(self.before)
+        with path.open("wb") as file:
+            np.savez(file, number=self.number, **before)
+
+    def _load(self, path: Path) -> None:
+        with np.load(path) as kept:
+            self.number = int(kept["number"])
+            if "frame" in kept:
+                self.before = _Painted(**{name: kept[name] for name in kept if name != "number"})
 
     def paint(self, frame: np.ndarray, unseen: np.ndarray, number: int = 0) -> np.ndarray:
         """The frame with texture where `unseen`.
@@ -53,8 +72,11 @@ class TexturePainter:
         Args:
             frame: uint8 or uint16 (H, W, 3), the networks' result in its hole.
             unseen: bool (H, W), what to paint; the rest is a source and stays as it is.
-            number: of the frame; the same number and the same frames give the same result.
+            number: of the frame, for the dice. One that has been painted already is left as it is.
         """
+        if number <= self.number:
+            return frame
+        self.number = number
         if not unseen.any():
             self.before = None
             return frame
@@ -75,7 +97,7 @@ class TexturePainter:
             levels[fine].paint(shifts, levels[fine].cost(shifts))
         else:
             shifts = self._sought(levels, fine, rng)
-        self.before = _Painted(frame, unseen, levels[fine], shifts)
+        self.before = _Painted(frame, unseen, levels[fine].touches, shifts)
         for finer in range(fine - 1, -1, -1):
             shifts = _enlarged(levels[finer + 1], shifts, levels[finer])
             levels[finer].paint(shifts, alike=True)
@@ -123,20 +145,21 @@ class TexturePainter:
         centres = np.stack([level.x, level.y], 1) + np.float32(0.5)
         moved = centres + sample(flow, *(centres * scale - 0.5).T) / scale
         # (The levels are of other sizes where the hole has outgrown its bounds.)
-        earlier = before.level.hole.shape
+        earlier = before.touches.shape
         x = np.floor(moved[:, 0] * (earlier[1] / width)).astype(int).clip(0, earlier[1] - 1)
         y = np.floor(moved[:, 1] * (earlier[0] / height)).astype(int).clip(0, earlier[0] - 1)
-        field = before.level.field(before.shifts)[y, x]
+        field = spread(before.shifts, before.touches)[y, x]
         return np.rint(field * (height / earlier[0])).astype(np.int32)
 
 
 @dataclass(frozen=True)
 class _Painted:
-    """What the next frame needs to know of this one."""
+    """What the next frame needs to know of this one: before it was painted, and the shifts of the
+    patches of the level at which they were found."""
 
     frame: np.ndarray
     unseen: np.ndarray
-    level: Exemplar
+    touches: np.ndarray
     shifts: np.ndarray
 
 

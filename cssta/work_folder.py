@@ -112,6 +112,10 @@ class WorkFolder:
         """Where the data of a segment of a video belongs."""
         return self.path / f"segment-{number:05d}.mkv"
 
+    def texture(self, number: int) -> Path:
+        """What a segment leaves for the texture of the next."""
+        return self.path / f"texture-{number:05d}.npz"
+
     @property
     def frames(self) -> Path:
         """Where the pictures of a frame folder belong."""

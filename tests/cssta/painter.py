@@ -19,7 +19,10 @@ class Painter:
     def __init__(self) -> None:
         self.seen: list[dict] = []
 
-    def stream(self, pairs, *, references=None, start=0, region=None, lead=0):
+    def painter(self, path=None):
+        return None
+
+    def stream(self, pairs, *, references=None, start=0, region=None, lead=0, painter=None):
         given = {
             "references": {number: frame for number, frame, _ in references},
             "start": start,

@@ -80,6 +80,45 @@ def test_segments_do_not_show(video, painter):
     np.testing.assert_array_equal(parts, whole)
 
 
+def test_texture_goes_on_from_segment_to_segment(tmp_path, tiny_model):
+    """Nobody ever sees behind a box that stands still before a camera that does."""
+    still = np.repeat(clip(1, 48, 64, seed=3), 9, axis=0)
+    video = make_video(tmp_path / "still.mkv", still, codec="ffv1", pix_fmt="yuv444p")
+
+    def frames(name: str, **options) -> np.ndarray:
+        task = job(video, name, model=tiny_model, device="cpu")
+        complete_file(task, **options)
+        return np.stack([frame.rgb() for frame in open_source(task.output).frames()])
+
+    whole = frames("whole", segment_frames=9)
+    np.testing.assert_array_equal(frames("parts", segment_frames=3), whole)
+    task = job(video, "smooth", model=tiny_model, device="cpu", texture=False)
+    complete_file(task)
+    smooth = np.stack([frame.rgb() for frame in open_source(task.output).frames()])
+    assert (smooth != whole).any()
+    resumed = job(video, "resumed", model=tiny_model, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        complete_file(resumed, After(6), segment_frames=3)
+    complete_file(replace(resumed, resume=True), segment_frames=3)
+    result = np.stack([frame.rgb() for frame in open_source(resumed.output).frames()])
+    np.testing.assert_array_equal(result, whole)
+
+
+class After(Progress):
+    """Ctrl-C after so many completed frames."""
+
+    def __init__(self, frames: int) -> None:
+        self.name, self.left = "", frames
+
+    def phase(self, name, frames, done=0):
+        self.name = name
+
+    def advance(self, frames=1):
+        self.left -= self.name == "complete"
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
 def test_scenes_without_a_hole_need_no_model(video, painter):
     mask = MaskSpec(boxes=(Box(10, 12, 14, 10, 0.0, 0.3),))
     outcome = run(replace(job(video), mask=mask), painter)

@@ -127,3 +127,23 @@ def test_a_hole_that_grows_through_the_bounds_of_its_levels(hole):
 def test_the_same_again(hole):
     frame = gravel()[:HEIGHT, :WIDTH]
     np.testing.assert_array_equal(paint(frame, hole), paint(frame, hole))
+
+
+def test_another_goes_on_where_one_was_saved(hole, tmp_path):
+    world = gravel()
+    shots = [world[20 : 20 + HEIGHT, 2 * n : 2 * n + WIDTH] for n in range(4)]
+    one, first = (TexturePainter(Texture()) for _ in range(2))
+    whole = [one.paint(blurred(shot, hole), hole, n) for n, shot in enumerate(shots)]
+    for number in range(2):
+        first.paint(blurred(shots[number], hole), hole, number)
+    first.save(tmp_path / "kept.npz")
+    second = TexturePainter(Texture(), tmp_path / "kept.npz")
+    again = blurred(shots[1], hole)
+    assert second.paint(again, hole, 1) is again  # that is done
+    for number in (2, 3):
+        result = second.paint(blurred(shots[number], hole), hole, number)
+        np.testing.assert_array_equal(result, whole[number])
+    fresh = TexturePainter(Texture())
+    fresh.save(tmp_path / "empty.npz")
+    start = TexturePainter(Texture(), tmp_path / "empty.npz")
+    np.testing.assert_array_equal(start.paint(blurred(shots[0], hole), hole, 0), whole[0])

@@ -14,6 +14,11 @@ from cssta.evaluation.published import Published, counterpart
 from cssta.evaluation.scoring import METRICS, Mean, SequenceScore, mean
 
 HEADS = ("PSNR", "SSIM", "hole PSNR", "warping error x1000", "s / video")
+# What the table's warping error is, and is not.
+WARPING = (
+    "Warping error: mean square in [0, 1] of what differs from the frame before, in the hole, by "
+    "the true clip's own flow (OpenCV's DIS). The field's E_warp takes FlowNet2 and whole frames."
+)
 BESIDE = (
     "method", "PSNR / SSIM", "s / video",
     "the paper's", "YouTube-VOS PSNR / SSIM", "DAVIS PSNR / SSIM", "s / video",
@@ -55,7 +60,7 @@ class Evaluation:
 
     def markdown(self) -> str:
         """Means beside published figures, then every sequence, then the masks' digests."""
-        lines = [f"# {self.title}", "", *(f"- {text}" for text in (*self.caption, *self._absent()))]
+        lines = [f"# {self.title}", "", *(f"- {text}" for text in self._caption())]
         if rows := self.beside_table():
             lines += ["", "## Beside the paper", "", *rows]
             lines += ["", "Ours pooled over all frames; the paper's holes and footage are its own."]
@@ -152,6 +157,9 @@ class Evaluation:
             more = [_number(self.vfid.get(one.method, math.nan), 3)] if vfid else []
             rows.append([one.method, *self._cells(one), *more])
         return _markdown(("method", *self._heads(), *vfid), rows)
+
+    def _caption(self) -> list[str]:
+        return [*self.caption, WARPING, *self._absent()]
 
     def _absent(self) -> list[str]:
         """By weights that the user supplies: what is not measured is not guessed, but said."""

@@ -33,7 +33,8 @@ def evaluation() -> Evaluation:
 
 def test_markdown(evaluation: Evaluation):
     text = evaluation.markdown()
-    assert text.startswith("# Title\n\n- Trained on X.\n- On Y.\n- LPIPS and VFID are absent")
+    assert text.startswith("# Title\n\n- Trained on X.\n- On Y.\n- Warping error: mean square")
+    assert "\n- LPIPS and VFID are absent: no weights were given.\n" in text
     assert "| telea | 21.00 | 0.2100 | 11.00 | 3.25 | 1.5 |" in text  # pooled
     assert "| cssta | 30.00 | 0.3000 | 20.00 | 3.25 | 1.5 |" in text  # mean of sequences
     assert "| CSSTA (the paper) | DAVIS | 28.651 | 0.815 | 12.3 |" in text  # nothing beside it

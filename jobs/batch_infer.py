@@ -1,9 +1,11 @@
-"""Complete every video of a folder or bucket with a registered model.
+"""Complete every video of a folder, bucket or manifest with a registered model.
 
     python jobs/batch_infer.py --config jobs/configs/demo.yaml --videos URI --masks URI --output URI
 
-Run it again after an interruption: what is published and still fits is not done again. Exit code 1
-if nothing could be completed; single failures are named in the summary.
+Run it again after an interruption: what is published and still fits is not done again, and long
+videos go on after their last finished segment. Exit code 1 if nothing could be completed; single
+failures are named in the summary and in the output's `_quarantine`. `--dry-run` only says what
+would be done, how long it would take and what it would cost.
 """
 
 from __future__ import annotations
@@ -11,17 +13,24 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from functools import partial
 
 from command_line import connect, job_parser, run_job
 
 from pipelines.batch import complete_bucket
+from pipelines.batch_dry_run import dry_run
 from pipelines.batch_record import VideoOutcome
 from pipelines.config import JobConfig
+
+say = partial(print, flush=True)
 
 
 def batch_infer(cfg: JobConfig, options: Namespace) -> int:
     connect()
-    summary = complete_bucket(cfg, options.model, on_video=show)
+    if options.dry_run:
+        print(dry_run(cfg, options.model).text())
+        return 0
+    summary = complete_bucket(cfg, options.model, on_video=show, say=say, log_run=True)
     print(f"\n{summary.text()}")
     return 1 if summary.count("failed") == len(summary.outcomes) else 0
 
@@ -30,16 +39,21 @@ def show(outcome: VideoOutcome, position: int, total: int) -> None:
     details = f"{outcome.frames} frames, {outcome.seconds:.1f} s"
     if outcome.status == "failed":
         details = f"{outcome.reason}: {outcome.message}"
+    elif outcome.review:
+        details += f", {outcome.review}"
     elif outcome.hole_psnr == outcome.hole_psnr:
         details += f", hole PSNR {outcome.hole_psnr:.2f} dB"
-    print(f"[{position}/{total}] {outcome.status} {outcome.name}: {details}", flush=True)
+    say(f"[{position}/{total}] {outcome.status} {outcome.name}: {details}")
 
 
 def overrides(options: Namespace) -> list[str]:
     """The options that stand for a key of the configuration."""
-    given = {key: getattr(options, key) for key in ("videos", "masks", "output")}
+    keys = ("videos", "masks", "output", "manifest", "price_per_hour")
+    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    if options.manifest:  # it, not the configuration's folder, says which videos
+        given = {"videos": None, **given}
     # (JSON is YAML that no colon or hash in a name can confuse)
-    return [f"inference.{key}={json.dumps(value)}" for key, value in given.items() if value]
+    return [f"inference.{key}={json.dumps(value)}" for key, value in given.items()]
 
 
 if __name__ == "__main__":
@@ -47,5 +61,14 @@ if __name__ == "__main__":
     parser.add_argument("--videos", help="input folder or URI (inference.videos)")
     parser.add_argument("--masks", help="mask folder or file (inference.masks)")
     parser.add_argument("--output", help="output folder or URI (inference.output)")
+    parser.add_argument(
+        "--manifest",
+        help="CSV, JSON lines or Parquet: columns video, mask, output, options; names in it are "
+        "relative to --videos and --masks, else to itself (inference.manifest)",
+    )
     parser.add_argument("--model", help="folder or models:/ URI; default: the registry's alias")
+    parser.add_argument("--dry-run", action="store_true", help="plan and estimate, do nothing")
+    parser.add_argument(
+        "--price-per-hour", type=float, help="of one worker, for --dry-run (any currency)"
+    )
     sys.exit(run_job(batch_infer, parser, overrides))

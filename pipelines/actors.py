@@ -10,7 +10,7 @@ import logging
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cssta.references import ReferencePlan
 from pipelines.config import JobConfig
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,16 @@ class Engine(Protocol):
 
     def inpaint(self, frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """Frames uint8 (T, H, W, 3), masks bool (T, H, W), True = hole -> uint8 (T, H, W, 3)."""
+
+
+class StreamEngine(Engine, Protocol):
+    """What completes videos of any length, as `cssta.complete_segment` wants it."""
+
+    plan: ReferencePlan
+    lookahead: int
+
+    def stream(self, pairs: Iterable, **options: Any) -> Iterator[np.ndarray]:
+        """See `cssta.Inpainter.stream`."""
 
 
 LoadEngine = Callable[[Path, str], Engine]
@@ -84,11 +95,16 @@ def load_packed(files: dict[str, bytes], load_engine: LoadEngine, threads: int) 
 
 @dataclass(frozen=True)
 class ActorPool:
-    """A fixed number of actors and what each of them takes of the cluster."""
+    """How many actors there may be and what each of them takes of the cluster.
+
+    `spare`: CPUs for a task that reads, beside them.
+    """
 
     size: int
     cpus: float
     gpus: float
+    least: int = 0
+    spare: float = 1.0
 
     @property
     def threads(self) -> int:
@@ -97,11 +113,13 @@ class ActorPool:
 
     def map_options(self) -> dict:
         """Keyword arguments for `Dataset.map`."""
-        return {
-            "compute": ray.data.ActorPoolStrategy(size=self.size, max_tasks_in_flight_per_actor=1),
-            "num_cpus": self.cpus,
-            "num_gpus": self.gpus,
-        }
+        least = self.least or self.size
+        strategy = ray.data.ActorPoolStrategy(
+            min_size=least, max_size=self.size, max_tasks_in_flight_per_actor=1
+        )
+        if least == self.size:
+            strategy = ray.data.ActorPoolStrategy(size=least, max_tasks_in_flight_per_actor=1)
+        return {"compute": strategy, "num_cpus": self.cpus, "num_gpus": self.gpus}
 
 
 def plan_pool(cfg: JobConfig, resources: dict[str, float], videos: int) -> ActorPool:
@@ -110,25 +128,30 @@ def plan_pool(cfg: JobConfig, resources: dict[str, float], videos: int) -> Actor
     (Actors on every CPU starve Ray Data's own tasks, and the job hangs.) `resources` is
     `ray.cluster_resources()`.
     """
+    inference = cfg.inference
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    each = min(cfg.inference.cpus_per_actor, cpus) if cpus else cfg.inference.cpus_per_actor
-    size = min(cfg.inference.actors, videos)
+    each = min(inference.cpus_per_actor, cpus) if cpus else inference.cpus_per_actor
+    size = min(inference.actors, videos)
     if cpus:
         size = min(size, math.floor((cpus - 1) / each))
     size = max(1, size)
-    if size < min(cfg.inference.actors, videos):
+    if size < min(inference.actors, videos):
         log.warning(
             "%d actors rather than %d: the cluster has %g CPUs, and one is left for reading",
             size,
-            cfg.inference.actors,
+            inference.actors,
             cpus,
         )
     # One actor on a cluster of one CPU still leaves room for Ray Data's own tasks.
     each = min(each, max(cpus - 0.5, 0.5)) if cpus and cpus <= size * each else each
+    share = inference.gpus_per_actor or 1.0
     if cfg.cluster.use_gpu is True and not gpus:
         log.warning("cluster.use_gpu is true: waiting for a GPU, the cluster has none now")
-    wants_gpu = cfg.cluster.use_gpu is True or (cfg.cluster.use_gpu == "auto" and gpus >= size)
-    return ActorPool(size, each, 1.0 if wants_gpu else 0.0)
+    enough = gpus >= size * share
+    wants_gpu = cfg.cluster.use_gpu is True or (cfg.cluster.use_gpu == "auto" and enough)
+    least = min(inference.min_actors or size, size)
+    spare = min(1.0, max(cpus - size * each, 0.25)) if cpus else 1.0
+    return ActorPool(size, each, share if wants_gpu else 0.0, least, spare)
 
 
 MAX_BLOCKS = 2000
@@ -149,6 +172,7 @@ class Keeper:
         self._places = places
         self._starts: Counter[str] = Counter()
         self._claims: set[str] = set()
+        self._given_up: set[str] = set()
 
     def files(self) -> dict[str, bytes]:
         """The model's files by name."""
@@ -159,11 +183,28 @@ class Keeper:
         self._starts[name] += 1
         return self._starts[name]
 
+    def give_up(self, name: str) -> None:
+        """Nothing more is to be done for a video."""
+        self._given_up.add(name)
+
+    def is_given_up(self, name: str) -> bool:
+        """Whether that was said."""
+        return name in self._given_up
+
+    def end(self, name: str) -> None:
+        """What was started has ended, well or not: its starts so far killed nothing."""
+        del self._starts[name]
+
     def claim(self, name: str) -> bool:
         """Whether a video has, or now gets, one of the places (as for a contact sheet)."""
         if len(self._claims) < self._places:
             self._claims.add(name)
         return name in self._claims
+
+
+def may_start(keeper: ActorHandle, name: str) -> bool:
+    """Count a start; False for what has killed its process too often."""
+    return ray.get(keeper.start.remote(name)) <= MAX_STARTS
 
 
 class ModelActor:
@@ -178,11 +219,24 @@ class ModelActor:
 
     def may_start(self, name: str) -> bool:
         """Count a start; False for a video that has killed its process too often."""
-        return ray.get(self.keeper.start.remote(name)) <= MAX_STARTS
+        return may_start(self.keeper, name)
+
+    def is_given_up(self, name: str) -> bool:
+        """Whether nothing more is to be done for a video."""
+        return ray.get(self.keeper.is_given_up.remote(name))
 
     def claim(self, name: str) -> bool:
         """Whether this video gets one of the places that `map_rows` was given."""
         return ray.get(self.keeper.claim.remote(name))
+
+
+def start_keeper(files: dict[str, bytes], places: int = 0) -> ActorHandle:
+    """A keeper on the driver's node, which lives as long as the job anyway.
+
+    (In the object store the files could be lost with a node, and a restarted actor find none.)
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0)(Keeper).options(scheduling_strategy=here).remote(files, places)
 
 
 def map_rows(
@@ -199,12 +253,21 @@ def map_rows(
     `places`: how many videos can claim one from the keeper.
     """
     pool = plan_pool(cfg, ray.cluster_resources(), len(rows))
-    # On the driver's node, which lives as long as the job anyway. (In the object store the files
-    # could be lost with a node, and a restarted actor would find none.)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    keeper = ray.remote(num_cpus=0)(Keeper).options(scheduling_strategy=here).remote(files, places)
     # One video per block, so that no video waits in an actor's queue while another actor is idle.
     source = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
+    keeper = start_keeper(files, places)
+    return map_actors(source, actor, pool, keeper, settings, load_engine)
+
+
+def map_actors(
+    source: ray.data.Dataset,
+    actor: type[ModelActor],
+    pool: ActorPool,
+    keeper: ActorHandle,
+    settings: Any,
+    load_engine: LoadEngine,
+) -> ray.data.Dataset:
+    """The rows of a dataset through a pool of `actor`s."""
     return source.map(
         actor,
         fn_constructor_kwargs={

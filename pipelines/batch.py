@@ -1,175 +1,218 @@
-"""Complete every video of a bucket: plan on the driver, a pool of model-holding actors, a summary.
+"""Complete every video of a bucket: plan, look through, complete by segments, assemble, report.
 
-Rows on the wire are plain strings, one video each; pixels never leave the actor that decodes them.
-A rerun skips what is published and still fits (see `pipelines.batch_plan`), so a job that was
-killed is simply started again.
+Rows on the wire are JSON; pixels never leave the process that decodes them. A rerun skips what is
+published and still fits, and goes on with what is staged (see `pipelines.batch_plan`,
+`pipelines.staging`), so a job that was killed is simply started again.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.actors import (
-    CRASHED,
+    MAX_BLOCKS,
     LoadEngine,
-    ModelActor,
     load_inpainter,
-    map_rows,
+    map_actors,
     model_digest,
     pack_model,
+    plan_pool,
+    start_keeper,
 )
-from pipelines.batch_plan import SHEETS, plan_batch
-from pipelines.batch_record import ModelIdentity, VideoOutcome, VideoTask
-from pipelines.complete_video import CompletionOptions, complete_video
+from pipelines.assemble_video import assemble_video
+from pipelines.batch_actor import Completer
+from pipelines.batch_collect import Collector
+from pipelines.batch_names import WORK
+from pipelines.batch_plan import Plan, plan_batch
+from pipelines.batch_progress import BatchProgress
+from pipelines.batch_publish import publish_results
+from pipelines.batch_quarantine import Quarantine
+from pipelines.batch_record import ModelIdentity, VideoOutcome, VideoTask, failure
+from pipelines.batch_source import BatchSettings
+from pipelines.batch_summary import BatchSummary
+from pipelines.batch_units import PartResult, group_tasks, most_units, survey_group
 from pipelines.config import JobConfig
+from pipelines.node_cache import PREFIX
 from pipelines.registry import resolve
-from pipelines.storage import join, publish
+from pipelines.staging import Staging
+from pipelines.storage import delete, join
 from pipelines.tracking import tracking_uri
+from pipelines.video_failures import PASSING, as_failure
 
-SUMMARY_NAME = "batch-summary.json"
-
-
-@dataclass(frozen=True)
-class BatchSummary:
-    """What became of every video, in order of name."""
-
-    outcomes: tuple[VideoOutcome, ...]
-    output: str
-    summary_file: str
-    model: ModelIdentity
-    seconds: float
-
-    def count(self, status: str) -> int:
-        """Videos with this status: done, skipped or failed."""
-        return sum(outcome.status == status for outcome in self.outcomes)
-
-    @property
-    def failures(self) -> list[VideoOutcome]:
-        """The failed ones."""
-        return [outcome for outcome in self.outcomes if outcome.status == "failed"]
-
-    @property
-    def sheets(self) -> list[str]:
-        """URIs of the contact sheets."""
-        return [outcome.sheet for outcome in self.outcomes if outcome.sheet]
-
-    def text(self) -> str:
-        """The summary for a person: counts, what was not plain, where things are."""
-        frames = sum(o.frames for o in self.outcomes if o.status == "done")
-        lines = [
-            f"{len(self.outcomes)} videos: {self.count('done')} done ({frames} frames), "
-            f"{self.count('skipped')} skipped (already there), {self.count('failed')} failed, "
-            f"in {self.seconds:.1f} s"
-        ]
-        for reason, number in sorted(Counter(o.reason for o in self.failures).items()):
-            lines.append(f"failed, {reason}: {number}")
-            lines += [f"  {o.name}: {o.message}" for o in self.failures if o.reason == reason]
-        lines += [
-            f"note, {o.reason}: {o.name}: {o.message}"
-            for o in self.outcomes
-            if o.status == "done" and o.reason
-        ]
-        lines.append(f"model: {self.model.describe()}")
-        lines.append(f"completed videos: {self.output}")
-        lines += [f"contact sheet: {sheet}" for sheet in self.sheets]
-        lines.append(f"summary: {self.summary_file}")
-        return "\n".join(lines)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        statuses = ("done", "skipped", "failed")
-        return {
-            "model": vars(self.model),
-            "output": self.output,
-            "seconds": self.seconds,
-            "counts": {status: self.count(status) for status in statuses},
-            "failures_by_reason": dict(Counter(o.reason for o in self.failures)),
-            "videos": [outcome.to_dict() for outcome in self.outcomes],
-        }
+OnVideo = Callable[[VideoOutcome, int, int], None]
 
 
 def complete_bucket(
     cfg: JobConfig,
     model: str | Path | None = None,
     *,
-    on_video: Callable[[VideoOutcome, int, int], None] | None = None,
+    on_video: OnVideo | None = None,
+    say: Callable[[str], None] = lambda line: None,
     load_engine: LoadEngine = load_inpainter,
+    log_run: bool = False,
 ) -> BatchSummary:
-    """Complete the videos of `cfg.inference.videos` into `cfg.inference.output`.
+    """Complete the videos of `cfg.inference` and publish them, with a summary, report and ledger.
 
-    `model`: a folder or `models:/` URI; None takes the registry's alias. It is resolved once, here:
-    a later promotion does not reach a running batch. `on_video(outcome, position, total)` sees each
-    video as it ends. Needs a connected Ray. Raises BatchError, EmptyBucketError or
-    RegistryError when the batch cannot start; a bad video never raises, it is an outcome.
+    Args:
+        model: a folder or `models:/` URI; None takes the registry's alias. It is resolved once,
+            here: a later promotion does not reach a running batch.
+        on_video: called as on_video(outcome, position, total) as each video ends.
+        say: takes a line of progress now and then.
+        log_run: leave a run in MLflow too.
+
+    Needs a connected Ray. Raises BatchError, EmptyBucketError or RegistryError when the batch
+    cannot start; a bad video never raises, it is an outcome.
     """
     started = time.monotonic()
+    identity, files = pin_model(cfg, model)
+    plan = plan_batch(cfg, identity)
+    settings = batch_settings(cfg, identity)
+    output = cfg.inference.output.rstrip("/")
+    quarantine = Quarantine(output, cfg.data.s3_endpoint)
+    progress = BatchProgress(len(plan.tasks), sum(task.size for task in plan.tasks), say)
+    outcomes: list[VideoOutcome] = []
+
+    def settle(task: VideoTask, outcome: VideoOutcome) -> None:
+        outcomes.append(outcome)
+        quarantine.update(task, outcome)
+        if outcome.status == "failed" and outcome.reason not in PASSING:
+            # What is wrong may be in the segments: nothing is to be built on them again.
+            Staging(task, cfg.data.s3_endpoint).remove()
+        progress.add_video(outcome)
+        if on_video:
+            on_video(outcome, len(outcomes), len(plan.all_tasks))
+
+    for outcome in plan.settled:
+        settle(plan.all_tasks[outcome.name], outcome)
+    try:
+        if plan.tasks:
+            _complete(cfg, plan, settings, files, load_engine, settle, progress)
+        summary = publish_results(
+            cfg, identity, plan, outcomes, settings, started, _on_cluster(settings), log_run
+        )
+    finally:
+        _clean_nodes(settings.scratch)
+    _clean_work(plan, output, cfg.data.s3_endpoint)
+    return summary
+
+
+def pin_model(cfg: JobConfig, model: str | Path | None) -> tuple[ModelIdentity, dict[str, bytes]]:
+    """Which weights, once and for all, and their files."""
     source = str(model or f"models:/{cfg.registry.name}@{cfg.registry.alias}")
     server = tracking_uri(cfg) if source.startswith("models:/") else None
     folder, version = resolve(source, server)
     files = pack_model(folder)
-    identity = ModelIdentity(source, version, model_digest(files))
-    plan = plan_batch(cfg, identity)
-    total = len(plan.tasks) + len(plan.settled)
-    outcomes: list[VideoOutcome] = []
+    return ModelIdentity(source, version, model_digest(files)), files
 
-    def settle(outcome: VideoOutcome) -> None:
-        outcomes.append(outcome)
-        if on_video:
-            on_video(outcome, len(outcomes), total)
 
-    for outcome in plan.settled:
-        settle(outcome)
-    if plan.tasks:
-        rows = [{"task": json.dumps(vars(task))} for task in plan.tasks]
-        # Of killed processes too, nothing remains here when the job ends.
-        with tempfile.TemporaryDirectory(prefix="cssta-batch-") as scratch:
-            options = CompletionOptions(
-                identity, cfg.data.masks, cfg.inference.crf, cfg.data.s3_endpoint, scratch
-            )
-            # (A video that fails keeps none of the others from a contact sheet.)
-            sheets = SHEETS - sum(bool(outcome.sheet) for outcome in plan.settled)
-            completed = map_rows(cfg, rows, Completer, options, files, load_engine, sheets)
-            for row in completed.iter_rows():
-                settle(VideoOutcome.from_dict(json.loads(row["outcome"])))
-    output = cfg.inference.output.rstrip("/")
-    summary = BatchSummary(
-        outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.name)),
-        output=output,
-        summary_file=join(output, SUMMARY_NAME),
-        model=identity,
-        seconds=time.monotonic() - started,
+def batch_settings(cfg: JobConfig, model: ModelIdentity) -> BatchSettings:
+    """What the processes of a batch are told."""
+    inference = cfg.inference
+    scratch = Path(inference.scratch or tempfile.gettempdir()) / f"{PREFIX}{uuid.uuid4().hex[:12]}"
+    limits = inference.limits.model_dump()
+    return BatchSettings(
+        model=model,
+        ratio=cfg.data.masks.ratio,
+        scratch=str(scratch),
+        s3_endpoint=cfg.data.s3_endpoint,
+        cache_bytes=inference.cache_gb * 1e9,
+        segment_frames=inference.segment_frames,
+        quality=inference.quality,
+        self_test_frames=inference.self_test_frames,
+        limits=tuple((key, limit) for key, limit in limits.items() if limit is not None),
+        stall_seconds=inference.stall_seconds,
     )
-    _publish_summary(summary, cfg.data.s3_endpoint)
-    return summary
 
 
-class Completer(ModelActor):
-    """Actor that completes one video per call; its settings are CompletionOptions.
+def _complete(
+    cfg: JobConfig,
+    plan: Plan,
+    settings: BatchSettings,
+    files: dict[str, bytes],
+    load_engine: LoadEngine,
+    settle: Callable[[VideoTask, VideoOutcome], None],
+    progress: BatchProgress,
+) -> None:
+    """Tasks to outcomes: Ray Data from survey to staged segments, then a task for each video."""
+    pool = plan_pool(cfg, ray.cluster_resources(), most_units(plan.tasks))
+    keeper = start_keeper(files)
+    groups = group_tasks(plan.tasks, pool.size)
+    rows = [{"tasks": json.dumps([json.dumps(vars(t)) for t in group])} for group in groups]
+    source = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
+    # A block for each unit: those of one long video are for all actors, not for one.
+    source.context.target_max_block_size = 1
+    units = source.flat_map(
+        survey_group,
+        fn_kwargs={"settings": settings, "keeper": keeper},
+        num_cpus=pool.spare,
+        max_retries=-1,  # the keeper knows which file it is that kills them
+    )
+    completed = map_actors(units, Completer, pool, keeper, settings, load_engine)
+    assemble = ray.remote(num_cpus=pool.spare / 2, max_retries=3)(assemble_task)
 
-    The first videos to be completed get a contact sheet: each claims a place for it.
-    """
+    def publish(task: VideoTask) -> VideoOutcome:
+        return ray.get(assemble.remote(task, settings))
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        task = VideoTask(**json.loads(row["task"]))
-        if not self.may_start(task.name):
-            outcome = VideoOutcome(task.name, task.video, task.output, "failed")
-            outcome = replace(outcome, reason="crashed", message=CRASHED)
-        else:
-            claim = partial(self.claim, task.name)
-            outcome = complete_video(task, self.engine, self.settings, claim)
-        return {"outcome": json.dumps(outcome.to_dict())}
+    def give_up(name: str) -> None:
+        keeper.give_up.remote(name)
+
+    with Collector(
+        plan.tasks, publish, settle, give_up, cfg.inference.assemblers, progress
+    ) as collector:
+        for row in completed.iter_rows():
+            for result in json.loads(row["results"]):
+                collector.add(PartResult(**result))
 
 
-def _publish_summary(summary: BatchSummary, s3_endpoint: str | None) -> None:
-    with tempfile.TemporaryDirectory(prefix="cssta-batch-") as folder:
-        path = Path(folder) / SUMMARY_NAME
-        path.write_text(json.dumps(summary.to_dict(), indent=1, allow_nan=False), encoding="utf-8")
-        publish(path, summary.summary_file, s3_endpoint)
+def assemble_task(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
+    """`assemble_video`, whose errors are outcomes."""
+    try:
+        return assemble_video(task, settings)
+    except Exception as error:
+        return failure(task, *as_failure(task, error))
+
+
+def _on_cluster(settings: BatchSettings) -> Callable:
+    """Calls of a function with the settings, each a task of the cluster; results or errors."""
+
+    def call(function: Callable, arguments: Iterable[tuple]) -> list:
+        task = ray.remote(num_cpus=0.25, max_retries=1)(function)
+        results = []
+        for reference in [task.remote(*given, settings) for given in arguments]:
+            try:
+                results.append(ray.get(reference))
+            except Exception as error:
+                results.append(error)
+        return results
+
+    return call
+
+
+def _clean_nodes(scratch: str) -> None:
+    """Remove the batch's temporary files from all nodes."""
+    remove = ray.remote(num_cpus=0, max_retries=0)(shutil.rmtree)
+    pending = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            options = remove.options(scheduling_strategy=there)
+            pending.append(options.remote(scratch, ignore_errors=True))
+    ray.wait(pending, num_returns=len(pending), timeout=60)
+
+
+def _clean_work(plan: Plan, output: str, endpoint: str | None) -> None:
+    """Remove unfinished work on what is finished, left by a job that was killed in between."""
+    for outcome in plan.settled:
+        if outcome.status == "skipped":
+            delete(plan.all_tasks[outcome.name].work, endpoint)
+    for rest in ("quarantine", "results"):
+        delete(join(output, WORK, rest), endpoint)

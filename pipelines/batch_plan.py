@@ -1,199 +1,205 @@
 """What a batch has to do: per video its mask, its output's name, and whether it is done already.
 
-Everything here is decided once, on the driver, from three listings (videos, masks, outputs); no
-video is opened. An output is finished when its record (`<output>.json`) carries the fingerprint of
-the same input, mask, model and settings, and the output has the size that the record states.
+Everything here is decided once, on the driver, from listings (videos or a manifest, masks,
+outputs); no video is opened. An output is finished when its record (`<output>.json`) carries the
+fingerprint of the same input, mask, model and settings, and the output has the size that the record
+states.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow.fs
-
-from pipelines.batch_record import ModelIdentity, VideoOutcome, VideoTask, digest, parse_record
+from pipelines.batch_manifest import read_manifest
+from pipelines.batch_masks import BatchError, FoundMask, Listing, MaskFolder, relative, stamp_of
+from pipelines.batch_names import assign_names
+from pipelines.batch_options import VideoOptions
+from pipelines.batch_record import (
+    ModelIdentity,
+    VideoOutcome,
+    VideoTask,
+    digest,
+    failure,
+    matches,
+    parse_record,
+    record_of,
+)
 from pipelines.config import JobConfig
-from pipelines.storage import PICTURE_SUFFIXES, VIDEO_SUFFIXES, filesystem, join, list_videos
+from pipelines.retries import with_retries
+from pipelines.storage import filesystem, list_videos, read_bytes
 
-SHEETS = 4
-"""Contact sheets are drawn of this many videos, the first that can be completed."""
-
-
-class BatchError(ValueError):
-    """A batch that cannot start as configured; the message names the key and the remedy."""
+THREADS = 16  # requests to a server at the same time
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Videos to complete, and outcomes that are known without opening any."""
+    """Videos to complete, outcomes known without opening any, and tasks by name, of all."""
 
     tasks: list[VideoTask]
     settled: list[VideoOutcome]
-
-
-def plan_batch(cfg: JobConfig, model: ModelIdentity) -> Plan:
-    """List the bucket and decide for every video.
-
-    Raises BatchError on a missing or contradictory location, EmptyBucketError without videos.
-    """
-    videos_uri, output_uri = _locations(cfg)
-    endpoint = cfg.data.s3_endpoint
-    videos = _named_videos(cfg, videos_uri, output_uri)
-    files = listing(videos_uri, endpoint)
-    masks = MaskFolder(cfg.inference.masks, endpoint) if cfg.inference.masks else None
-    tasks, settled = [], []
-    for name, output in sorted(output_names(videos).items()):
-        try:
-            mask = masks.find(name) if masks else None
-        except FileNotFoundError as error:
-            settled.append(
-                VideoOutcome(name, videos[name], "", "failed", "mask-missing", str(error))
-            )
-            continue
-        seed = _seed(cfg.seed, name)
-        drawn = {"seed": seed, **cfg.data.masks.model_dump(mode="json")}
-        sheet = join(output_uri, "contact-sheets", f"{output}.png")
-        identity = {
-            "input": _stamp(name, files),
-            "mask": mask.stamp if mask else drawn,
-            "model": model.digest,
-            "settings": {"crf": cfg.inference.crf},
-        }
-        tasks.append(
-            VideoTask(
-                name=name,
-                video=videos[name],
-                output=join(output_uri, output),
-                mask=mask.uri if mask else None,
-                mask_seed=seed,
-                sheet=sheet,
-                fingerprint=digest(identity),
-                identity=identity,
-            )
-        )
-    finished = _finished(tasks, output_uri, endpoint)
-    settled += finished.values()
-    return Plan([task for task in tasks if task.name not in finished], settled)
-
-
-def output_names(names: Iterable[str]) -> dict[str, str]:
-    """Source name to output name, both relative: `a/b.mp4` stays, `a/b.mov` becomes `a/b.mov.mp4`.
-
-    Never two alike, also when `b.mov` and `b.mov.mp4` are both there, and never two that differ in
-    case only (some file systems hold them for one).
-    """
-    outputs: dict[str, str] = {}
-    taken: set[str] = set()
-    # Names that stay as they are come first, so they keep their name whatever is beside them.
-    for name in sorted(names, key=lambda name: (not name.endswith(".mp4"), name)):
-        output = name if name.endswith(".mp4") else f"{name}.mp4"
-        if output.lower() in taken:
-            output = f"{name}.{hashlib.sha256(name.encode()).hexdigest()[:12]}.mp4"
-        taken.add(output.lower())
-        outputs[name] = output
-    return outputs
-
-
-def listing(uri: str, endpoint: str | None) -> dict[str, dict[str, int]]:
-    """Every file below `uri`: relative name to {"bytes", "modified" (ns)}; {} if none."""
-    fs, root = filesystem(uri, endpoint)
-    info = fs.get_file_info(root)
-    if info.is_file:
-        return {PurePosixPath(root).name: {"bytes": info.size, "modified": info.mtime_ns or 0}}
-    selector = pyarrow.fs.FileSelector(root, recursive=True, allow_not_found=True)
-    return {
-        _relative(info.path, root): {"bytes": info.size, "modified": info.mtime_ns or 0}
-        for info in fs.get_file_info(selector)
-        if info.type == pyarrow.fs.FileType.File
-    }
+    all_tasks: dict[str, VideoTask]
 
 
 @dataclass(frozen=True)
-class FoundMask:
-    """A mask's URI and what it looked like when it was found (sizes and times)."""
+class Input:
+    """A video before it is known what is to be done: `stamp` tells it from a changed one.
 
-    uri: str
-    stamp: dict[str, Any]
-
-
-class MaskFolder:
-    """Where a video's mask is: for `a/b.mov` video `a/b.mp4`, folder `a/b/` or picture `a/b.png`.
-
-    A location that is itself one file is the mask of every video.
+    `mask` None: none could be found, and `problem` says so, or none was named.
     """
 
-    def __init__(self, uri: str, endpoint: str | None) -> None:
-        self._uri = uri.rstrip("/")
-        fs, path = filesystem(uri, endpoint)
-        self._files = listing(uri, endpoint)
-        self._is_file = fs.get_file_info(path).is_file
-        if not self._files:
-            raise BatchError(f"inference.masks {uri}: is empty or does not exist")
-        self._folders = {str(PurePosixPath(name).parent) for name in self._files}
-
-    def find(self, name: str) -> FoundMask:
-        """Mask of the video with this relative name; FileNotFoundError says what is expected."""
-        if self._is_file:
-            return FoundMask(self._uri, next(iter(self._files.values())))
-        path = PurePosixPath(name)
-        stem = str(path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES else path)
-        candidates = [stem + ending for ending in VIDEO_SUFFIXES if stem + ending in self._files]
-        candidates += [stem] if stem in self._folders else []
-        candidates += [stem + ending for ending in PICTURE_SUFFIXES if stem + ending in self._files]
-        if candidates:
-            return FoundMask(join(self._uri, candidates[0]), _stamp(candidates[0], self._files))
-        raise FileNotFoundError(
-            f"{name}: no mask; expected {stem}.mp4, {stem}.png or a folder {stem}/ in {self._uri}"
-        )
+    name: str
+    video: str
+    wanted: str
+    stamp: dict[str, Any]
+    options: VideoOptions
+    mask: FoundMask | None = None
+    problem: str = ""
 
 
-def _locations(cfg: JobConfig) -> tuple[str, str]:
-    for key in ("videos", "output"):
-        if getattr(cfg.inference, key) is None:
-            raise BatchError(f"inference.{key} is not set: give a folder or a URI")
-    videos, output = cfg.inference.videos.rstrip("/"), cfg.inference.output.rstrip("/")
-    if videos == output or videos.startswith(f"{output}/"):
+def plan_batch(cfg: JobConfig, model: ModelIdentity) -> Plan:
+    """List the bucket, or read the manifest, and decide for every video.
+
+    Raises BatchError on a missing or contradictory location, EmptyBucketError without videos.
+    """
+    output_uri = _output(cfg)
+    endpoint = cfg.data.s3_endpoint
+    masks = MaskFolder(cfg.inference.masks, endpoint) if _by_rule(cfg) else None
+    inputs = _from_manifest(cfg, masks) if cfg.inference.manifest else _from_listing(cfg, masks)
+    places = assign_names({entry.name: entry.wanted for entry in inputs})
+    tasks = [_task(cfg, entry, places[entry.name], output_uri, model) for entry in inputs]
+    settled, todo = [], []
+    for entry, task in zip(inputs, tasks, strict=True):
+        if entry.problem:
+            settled.append(failure(task, "mask-missing", entry.problem))
+        else:
+            todo.append(task)
+    finished = _finished(todo, Listing(output_uri, endpoint), endpoint)
+    settled += finished.values()
+    todo = [task for task in todo if task.name not in finished]
+    return Plan(todo, settled, {task.name: task for task in tasks})
+
+
+def _by_rule(cfg: JobConfig) -> bool:
+    """Whether masks are found by the names of the videos."""
+    return cfg.inference.masks is not None
+
+
+def _task(
+    cfg: JobConfig, entry: Input, place: str, output_uri: str, model: ModelIdentity
+) -> VideoTask:
+    seed = _seed(cfg.seed, entry.name)
+    options = entry.options.model_dump()
+    is_drawn = entry.mask is None and entry.options.mask_spec(None) is None
+    drawn = {"seed": seed, **cfg.data.masks.model_dump(mode="json")}
+    identity = {
+        "input": entry.stamp,
+        "mask": entry.mask.stamp if entry.mask else drawn if is_drawn else {},
+        "model": model.digest,
+        "settings": {"options": options, "segment_frames": cfg.inference.segment_frames},
+    }
+    return VideoTask(
+        name=entry.name,
+        video=entry.video,
+        root=output_uri,
+        place=place,
+        mask=entry.mask.uri if entry.mask else None,
+        mask_seed=seed,
+        fingerprint=digest(identity),
+        options=options,
+        size=int(entry.stamp.get("bytes", 0)),
+        identity=identity,
+    )
+
+
+def _output(cfg: JobConfig) -> str:
+    inference = cfg.inference
+    if inference.videos is None and inference.manifest is None:
+        raise BatchError("inference.videos is not set: give a folder, a URI, or a manifest")
+    if inference.output is None:
+        raise BatchError("inference.output is not set: give a folder or a URI")
+    output = inference.output.rstrip("/")
+    videos = (inference.videos or "").rstrip("/")
+    if videos and (videos == output or videos.startswith(f"{output}/")):
         raise BatchError(
             f"inference.output {output} holds inference.videos {videos}: the next run would take "
             "outputs for inputs; give another folder"
         )
-    return videos, output
+    return output
 
 
-def _named_videos(cfg: JobConfig, videos_uri: str, output_uri: str) -> dict[str, str]:
-    """Relative name to URI of every video that is neither an output nor a mask."""
-    endpoint = cfg.data.s3_endpoint
-    _, root = filesystem(videos_uri, endpoint)
-    others = [uri for uri in (output_uri, cfg.inference.masks) if uri is not None]
-    excluded = [_relative(filesystem(uri, endpoint)[1], root) for uri in others]
-    named = {}
-    for video in list_videos(videos_uri, endpoint):
+def _from_listing(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
+    """Every video that is neither an output nor a mask."""
+    endpoint, inference = cfg.data.s3_endpoint, cfg.inference
+    uri = inference.videos.rstrip("/")
+    root = filesystem(uri, endpoint)[1]
+    others = [other for other in (inference.output, inference.masks) if other is not None]
+    excluded = [relative(filesystem(other, endpoint)[1], root) for other in others]
+    videos = list_videos(uri, endpoint)
+    listing = Listing(uri, endpoint)
+    inputs = []
+    for video in videos:
         # (Listed URIs are plain paths or s3://.)
-        name = _relative(video.uri.removeprefix("s3://"), root) or PurePosixPath(root).name
+        name = relative(video.uri.removeprefix("s3://"), root) or PurePosixPath(root).name
         if not any(name == part or name.startswith(f"{part}/") for part in excluded if part):
-            named[name] = video.uri
-    if not named:
-        raise BatchError(f"inference.videos {videos_uri}: holds nothing but outputs and masks")
-    return named
+            entry = Input(name, video.uri, name, listing.stamp(name), inference.options)
+            inputs.append(_masked(entry, name, masks))
+    if not inputs:
+        raise BatchError(f"inference.videos {uri}: holds nothing but outputs and masks")
+    return sorted(inputs, key=lambda entry: entry.name)
 
 
-def _relative(path: str, base: str) -> str:
-    """Path below `base`, or "" where it is not below it."""
-    prefix = base.rstrip("/") + "/"
-    return path[len(prefix) :] if path.startswith(prefix) else ""
+def _masked(entry: Input, name: str, masks: MaskFolder | None) -> Input:
+    try:
+        return entry if masks is None else replace(entry, mask=masks.find(name))
+    except FileNotFoundError as error:
+        return replace(entry, problem=str(error))
 
 
-def _stamp(name: str, files: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """What a file, or a folder of pictures, looked like when it was listed."""
-    if name in files or not files:
-        return files.get(name, {})
-    inside = {file: stamp for file, stamp in files.items() if file.startswith(f"{name}/")}
-    return {"pictures": len(inside), "digest": digest(inside)}
+def _from_manifest(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
+    endpoint, inference = cfg.data.s3_endpoint, cfg.inference
+    uri = inference.manifest
+    rows = read_manifest(uri, inference.videos, inference.masks, endpoint)
+    base = filesystem(inference.videos, endpoint)[1] if inference.videos else ""
+    given = Counter(row.output for row in rows if row.output)
+    twice = [output for output, number in given.items() if number > 1]
+    if twice:
+        raise BatchError(f"inference.manifest {uri}: {len(twice)} outputs are named by several "
+                         f"rows, such as {twice[0]!r}; give each its own")  # fmt: skip
+    stamps = _in_threads(
+        lambda row: (
+            stamp_of(row.video, endpoint),
+            stamp_of(row.mask, endpoint) if row.mask else None,
+        ),
+        rows,
+    )
+    inputs, names = [], Counter()
+    for row, (stamp, mask_stamp) in zip(rows, stamps, strict=True):
+        path = filesystem(row.video, endpoint)[1]
+        short = relative(path, base) if base else ""
+        name = row.output or short or PurePosixPath(path).name
+        names[name] += 1
+        if names[name] > 1:  # the same video with another mask, or two of one name
+            name = f"{name} (row {row.number})"
+        try:
+            options = inference.options.changed_by(row.options)
+        except ValueError as error:
+            raise BatchError(f"inference.manifest {uri}: row {row.number}: {error}") from None
+        entry = Input(name, row.video, row.output or short or PurePosixPath(path).name, stamp,
+                      options)  # fmt: skip
+        if row.mask is not None and mask_stamp:
+            entry = replace(entry, mask=FoundMask(row.mask, mask_stamp))
+        elif row.mask is not None:
+            entry = replace(entry, problem=f"{row.mask}: no such mask; see row {row.number}")
+        elif options.mask_spec(None) is None:
+            entry = _masked(entry, short or PurePosixPath(path).name, masks)
+        inputs.append(entry)
+    return inputs
 
 
 def _seed(seed: int, name: str) -> int:
@@ -202,22 +208,25 @@ def _seed(seed: int, name: str) -> int:
 
 
 def _finished(
-    tasks: list[VideoTask], output_uri: str, endpoint: str | None
+    tasks: list[VideoTask], present: Listing, endpoint: str | None
 ) -> dict[str, VideoOutcome]:
-    fs, root = filesystem(output_uri, endpoint)
-    present = listing(output_uri, endpoint)
+    """Outcomes of what an earlier run has published, or held back for review."""
 
     def check(task: VideoTask) -> VideoOutcome | None:
-        output = _relative(task.output, output_uri)
-        if output not in present or f"{output}.json" not in present:
-            return None
-        with fs.open_input_stream(f"{root.rstrip('/')}/{output}.json") as stream:
-            record = parse_record(stream.read())
-        same = record.get("fingerprint") == task.fingerprint
-        if not same or record.get("bytes") != present[output]["bytes"]:
-            return None
-        return replace(record["outcome"], status="skipped")
+        for uri in (task.output, task.review):
+            place = uri[len(task.root) + 1 :]
+            if place not in present.files or record_of(place) not in present.files:
+                continue
+            content = with_retries(lambda uri=uri: read_bytes(record_of(uri), endpoint))
+            record = parse_record(content)
+            if matches(record, task, present.files[place]["bytes"]):
+                return replace(record["outcome"], status="skipped")
+        return None
 
-    with ThreadPoolExecutor(16) as pool:
-        outcomes = pool.map(check, tasks)
-        return {task.name: found for task, found in zip(tasks, outcomes, strict=True) if found}
+    outcomes = _in_threads(check, tasks)
+    return {task.name: found for task, found in zip(tasks, outcomes, strict=True) if found}
+
+
+def _in_threads(call: Callable, items: list) -> list:
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(call, items))

@@ -9,8 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from cssta import __version__
+from pipelines.batch_names import REVIEW, SHEETS, WORK
+from pipelines.storage import join
+
+FINISHED = ("done", "review")
 
 
 @dataclass(frozen=True)
@@ -28,22 +34,58 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class VideoTask:
-    """One video to complete. URIs throughout; `mask` None: drawn from `mask_seed`."""
+    """One video to complete.
+
+    Attributes:
+        name: relative to the batch's input, or as its manifest says; unique in the batch.
+        video: URI of a file or frame folder.
+        root, place: URI of the batch's output, and this video's output relative to it.
+        mask: URI; None: boxes or alpha of the options, else drawn from `mask_seed`.
+        options: values of `VideoOptions`.
+        size: bytes of the input, as far as known; what work is shared out by.
+        identity: what the fingerprint was taken of, for the record.
+    """
 
     name: str
     video: str
-    output: str
+    root: str
+    place: str
     mask: str | None
     mask_seed: int
-    sheet: str | None
     fingerprint: str
+    options: dict[str, Any] = field(default_factory=dict)
+    size: int = 0
     identity: dict[str, Any] = field(default_factory=dict)
-    """What the fingerprint was taken of, for the record."""
 
     @property
-    def record(self) -> str:
-        """URI of the JSON record beside the output."""
-        return f"{self.output}.json"
+    def output(self) -> str:
+        """URI of the completed video."""
+        return join(self.root, self.place)
+
+    @property
+    def review(self) -> str:
+        """URI of the completed video when it is held back."""
+        return join(self.root, REVIEW, self.place)
+
+    @property
+    def sheet(self) -> str:
+        """URI of the contact sheet, if one is drawn."""
+        return join(self.root, SHEETS, f"{self.place}.png")
+
+    @property
+    def work(self) -> str:
+        """URI of the folder for all unfinished work on this output, of whatever input."""
+        return join(self.root, WORK, hashlib.sha256(self.place.encode()).hexdigest()[:20])
+
+    @property
+    def staging(self) -> str:
+        """URI of the folder for finished segments of exactly this work."""
+        return join(self.work, digest([self.fingerprint, __version__])[:20])
+
+
+def record_of(output: str) -> str:
+    """URI of the JSON record beside an output."""
+    return f"{output}.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +95,7 @@ class VideoOutcome:
     Scores are nan unless masks were drawn by seed (only then is the truth known).
 
     Attributes:
+        seconds: of work on it, on however many processes.
         quality: seam, warping and self_test as in `cssta.quality`; None where not measured.
         review: in words, why the video is held back; "" if it is not.
         segments: pieces that it was completed in.
@@ -90,6 +133,12 @@ class VideoOutcome:
         return cls(**{key: math.nan if value is None else value for key, value in values.items()})
 
 
+def failure(task: VideoTask, reason: str, message: str) -> VideoOutcome:
+    """The outcome of a video that could not be completed."""
+    message = " ".join(message.split())
+    return VideoOutcome(task.name, task.video, task.output, "failed", reason, message)
+
+
 def describe_model(source: str, version: str) -> str:
     """For people: a source, and the version it was resolved to where that says more."""
     return source if version == source else f"{source} (version {version})"
@@ -109,13 +158,26 @@ def parse_record(content: bytes) -> dict[str, Any]:
         return {}
 
 
+def matches(record: dict[str, Any], task: VideoTask, size: int) -> bool:
+    """Whether a parsed record vouches for an output of `size` bytes as this task's."""
+    return record.get("fingerprint") == task.fingerprint and record.get("bytes") == size
+
+
 def write_record(task: VideoTask, model: ModelIdentity, outcome: VideoOutcome, size: int) -> str:
     """The record, as JSON, of a published output of `size` bytes."""
     content = {
         "fingerprint": task.fingerprint,
         "bytes": size,
         "identity": task.identity,
+        "config": digest(task.identity.get("settings", {})),
+        "software": f"cssta {__version__}",
         "model": asdict(model),
         "outcome": outcome.to_dict(),
     }
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+
+
+def task_from_json(text: str) -> VideoTask:
+    """Inverse of `json.dumps(vars(task))`."""
+    known = {field.name for field in fields(VideoTask)}
+    return VideoTask(**{key: value for key, value in json.loads(text).items() if key in known})

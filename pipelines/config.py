@@ -13,8 +13,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -24,23 +22,12 @@ from pydantic import (
 )
 
 from pipelines.config_file import ConfigError, apply_override, explain, read_yaml
-
-
-def _absolute(location: str) -> str:
-    """A URI as it is; a local path made absolute, because workers run in other directories."""
-    if not location.strip():
-        raise ValueError("is empty; give a folder or a URI such as s3://bucket/folder")
-    if "://" in location:
-        return location
-    return str(Path(location).expanduser().absolute())
-
-
-Location = Annotated[str, AfterValidator(_absolute)]
-"""A local folder (made absolute) or a URI such as s3://bucket/folder."""
+from pipelines.config_types import Location, Section, absolute
+from pipelines.inference_config import InferenceConfig
 
 
 def _weights(source: str) -> str:
-    return source if source == "default" or source.startswith("models:/") else _absolute(source)
+    return source if source == "default" or source.startswith("models:/") else absolute(source)
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -62,14 +49,6 @@ def _alias(text: str) -> str:
             f"{text!r} cannot be an alias; use letters, digits, - and _, e.g. champion"
         )
     return text
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, strictly typed, without unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
-    )
 
 
 class MasksConfig(Section):
@@ -191,29 +170,6 @@ class EvaluateConfig(Section):
     videos: Location | None = None
     clips: PositiveInt = 20
     max_frames: PositiveInt = 100
-
-
-class InferenceConfig(Section):
-    """Batch inference from a bucket to another."""
-
-    videos: Location | None = None
-    masks: Location | None = None
-    """Folder with `<stem>.mp4`, `<stem>.png` or a frame folder `<stem>/`; None: free-form masks
-    drawn by seed, so that the truth behind each hole is known."""
-    output: Location | None = None
-    actors: PositiveInt = 1
-    cpus_per_actor: PositiveFloat = 1
-    crf: Annotated[int, Field(ge=0, le=51)] = 16
-
-    @model_validator(mode="after")
-    def _both_ends(self) -> InferenceConfig:
-        for given, missing in (("videos", "output"), ("output", "videos")):
-            if getattr(self, given) is not None and getattr(self, missing) is None:
-                raise ValueError(
-                    f"inference.{given} is given without inference.{missing}; give both, or "
-                    "neither where no videos are to be completed"
-                )
-        return self
 
 
 class TuneRanges(Section):

@@ -18,19 +18,13 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import ArrowException
 from pyarrow import fs as pafs
 
+from pipelines.storage_errors import EmptyBucketError, StorageError, named
+
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 # An address nobody answers at should fail within seconds, not the SDK's minutes.
 _CONNECT_SECONDS, _REQUEST_SECONDS, _ATTEMPTS = 5, 60, 3
-
-
-class StorageError(ValueError):
-    """A location that cannot be read or written; the message names it and the remedy."""
-
-
-class EmptyBucketError(StorageError):
-    """A location without any usable video."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ def _s3(uri: str, bucket: str, s3_endpoint: str | None) -> pafs.S3FileSystem:
         address = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
         options |= {"scheme": address.scheme, "endpoint_override": address.netloc}
     elif not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
-        with _named(uri, "check the bucket's name, or set AWS_REGION"):
+        with named(uri, "check the bucket's name, or set AWS_REGION"):
             options["region"] = pafs.resolve_s3_region(bucket)
     return pafs.S3FileSystem(**options)
 
@@ -138,66 +132,103 @@ def local_copy(
     if cache is not None:
         Path(cache).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cssta-", dir=cache) as folder:
-        copy = Path(folder) / PurePosixPath(path).name
-        with _named(uri, "check the address, the credentials and the free disk space"):
-            info = system.get_file_info(path)
-            if info.type == pafs.FileType.NotFound:
-                raise StorageError(f"{uri}: no such file or folder")
-            if info.type == pafs.FileType.Directory:
-                copy.mkdir()
-            pafs.copy_files(path, str(copy), source_filesystem=system)
-        if info.is_file and copy.stat().st_size != info.size:
-            raise StorageError(f"{uri}: arrived with {copy.stat().st_size} of {info.size} bytes")
-        yield copy
+        yield fetch(uri, Path(folder), s3_endpoint)
 
 
-def publish(local: str | Path, uri: str, s3_endpoint: str | None = None) -> None:
+def fetch(uri: str, folder: Path, s3_endpoint: str | None = None) -> Path:
+    """Copy a file or frame folder into a local folder, under its own name.
+
+    Raises StorageError if it does not exist or cannot be copied whole.
+    """
+    system, path = filesystem(uri, s3_endpoint)
+    copy = Path(folder) / PurePosixPath(path).name
+    with named(uri, "check the address, the credentials and the free disk space"):
+        info = system.get_file_info(path)
+        if info.type == pafs.FileType.NotFound:
+            raise StorageError(f"{uri}: no such file or folder")
+        if info.type == pafs.FileType.Directory:
+            copy.mkdir(exist_ok=True)
+        pafs.copy_files(path, str(copy), source_filesystem=system)
+    if info.is_file and copy.stat().st_size != info.size:
+        size = copy.stat().st_size
+        raise StorageError(f"{uri}: arrived with {size} of {info.size} bytes", transient=True)
+    return copy
+
+
+def publish(
+    local: str | Path, uri: str, s3_endpoint: str | None = None, temporary: str | None = None
+) -> None:
     """Put a local file at a URI so that it is seen there whole or not at all.
 
-    It is written under a temporary, hidden name beside the target, its size compared, and moved. An
-    existing file is replaced; the local one stays. Raises StorageError.
+    It is written under a temporary name, its size compared, and moved. An existing file is
+    replaced; the local one stays.
+
+    Args:
+        temporary: folder, in the same bucket or file system, for the temporary name, where what a
+            killed process leaves can be found and removed; None: a hidden name beside the target.
+
+    Raises StorageError.
     """
     local = Path(local)
     system, path = filesystem(uri, s3_endpoint)
     target = PurePosixPath(path)
-    temporary = str(target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial"))
-    with _named(uri, "check that the folder or bucket exists and may be written to"):
+    mark = uuid.uuid4().hex[:8]
+    partial = target.with_name(f".{target.name}.{mark}.partial")
+    if temporary is not None:
+        partial = PurePosixPath(filesystem(temporary, s3_endpoint)[1]) / f"{mark}.partial"
+    partial = str(partial)
+    with named(uri, "check that the folder or bucket exists and may be written to"):
         if isinstance(system, pafs.LocalFileSystem):
             system.create_dir(str(target.parent), recursive=True)
+            system.create_dir(str(PurePosixPath(partial).parent), recursive=True)
         try:
-            pafs.copy_files(str(local), temporary, destination_filesystem=system)
-            written = system.get_file_info(temporary).size
-            if written != local.stat().st_size:
-                raise StorageError(f"{uri}: {written} of {local.stat().st_size} bytes written")
-            system.move(temporary, path)
+            pafs.copy_files(str(local), partial, destination_filesystem=system)
+            written = system.get_file_info(partial).size
+            size = local.stat().st_size
+            if written != size:
+                raise StorageError(f"{uri}: {written} of {size} bytes written", transient=True)
+            system.move(partial, path)
         except BaseException:
             with suppress(OSError, ArrowException):
-                system.delete_file(temporary)
+                system.delete_file(partial)
             raise
+
+
+def delete(uri: str, s3_endpoint: str | None = None) -> None:
+    """Remove a file, or a folder with all it holds, if it is there. Raises StorageError."""
+    system, path = filesystem(uri, s3_endpoint)
+    with named(uri, "check the address and the credentials"), suppress(FileNotFoundError):
+        kind = system.get_file_info(path).type
+        if kind == pafs.FileType.Directory:
+            system.delete_dir(path)
+        elif kind == pafs.FileType.File:
+            system.delete_file(path)
 
 
 def read_bytes(uri: str, s3_endpoint: str | None = None) -> bytes:
     """A small file's content. Raises StorageError."""
     system, path = filesystem(uri, s3_endpoint)
     with (
-        _named(uri, "check the address and the credentials"),
+        named(uri, "check the address and the credentials"),
         system.open_input_file(path) as stream,
     ):
         return stream.read()
 
 
-def write_bytes(content: bytes, uri: str, s3_endpoint: str | None = None) -> None:
-    """Publish a small file's content. Raises StorageError."""
+def write_bytes(
+    content: bytes, uri: str, s3_endpoint: str | None = None, temporary: str | None = None
+) -> None:
+    """Publish a small file's content; `temporary` as for `publish`. Raises StorageError."""
     with tempfile.TemporaryDirectory(prefix="cssta-") as folder:
         local = Path(folder) / "content"
         local.write_bytes(content)
-        publish(local, uri, s3_endpoint)
+        publish(local, uri, s3_endpoint, temporary)
 
 
 def exists(uri: str, s3_endpoint: str | None = None) -> bool:
     """Whether there is a file or folder at a URI."""
     system, path = filesystem(uri, s3_endpoint)
-    with _named(uri, "check the address and the credentials"):
+    with named(uri, "check the address and the credentials"):
         return system.get_file_info(path).type != pafs.FileType.NotFound
 
 
@@ -219,7 +250,7 @@ def stem(uri: str) -> str:
 def _list(uri: str, s3_endpoint: str | None, recursive: bool = True) -> list[pafs.FileInfo]:
     """The files at or under a URI, without hidden ones."""
     system, root = filesystem(uri, s3_endpoint)
-    with _named(uri, "check the address and the credentials"):
+    with named(uri, "check the address and the credentials"):
         info = system.get_file_info(root)
         if info.type == pafs.FileType.NotFound:
             raise StorageError(
@@ -250,13 +281,3 @@ def _picture_folders(uri: str, infos: list[pafs.FileInfo]) -> list[VideoFile]:
 
 def _uri_like(uri: str, path: str) -> str:
     return f"s3://{path}" if uri.startswith("s3://") else path
-
-
-@contextmanager
-def _named(uri: str, remedy: str) -> Iterator[None]:
-    """Errors of pyarrow, which often do not name the URI, as StorageError."""
-    try:
-        yield
-    except (OSError, ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise StorageError(f"{uri}: {reason[:400]}; {remedy}") from error

@@ -15,6 +15,7 @@ from pipelines.actors import pack_model
 from pipelines.batch import BatchSummary, complete_bucket
 from pipelines.batch_plan import plan_batch
 from pipelines.batch_record import ModelIdentity
+from pipelines.batch_summary import STATUSES
 from pipelines.config import JobConfig
 from pipelines.data import Failures
 from pipelines.eval_summary import EvalSummary
@@ -100,7 +101,7 @@ def train_all(cfg: JobConfig, say: Say = print) -> TrainSummary:
         if cfg.inference.videos is not None:
             say(f"completing {cfg.inference.videos} with {version.uri}")
             batch = complete_bucket(cfg, version.uri, on_video=_on_video(say))
-            run.log_metrics({f"batch_{k}": batch.count(k) for k in ("done", "skipped", "failed")})
+            run.log_metrics({f"batch_{k}": batch.count(k) for k in STATUSES})
         summary = TrainSummary(
             version,
             f"models:/{cfg.registry.name}@{cfg.registry.alias}",

@@ -27,6 +27,13 @@ def test_completes_a_folder_and_names_what_failed(
         "--config", config, "--videos", source, "--output", output,
         "--model", tiny_model,
     )  # fmt: skip
+    tried = run_job(
+        "batch_infer", *arguments, "--dry-run", "--price-per-hour", "2", address=cluster_address
+    )
+    assert tried.returncode == 0, tried.stderr
+    assert "3 videos to complete" in tried.stdout and "would fail: bad.mp4" in tried.stdout
+    assert "of CPU in all" in tried.stdout and "at 2 per worker and hour" in tried.stdout
+    assert not output.exists()
     done = run_job("batch_infer", *arguments, address=cluster_address)
     assert done.returncode == 0, done.stderr
     assert "3 videos: 2 done" in done.stdout and "1 failed" in done.stdout

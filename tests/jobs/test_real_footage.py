@@ -146,7 +146,7 @@ def drawn_holes(output: Path, cfg: JobConfig, shape: tuple[int, int, int]) -> np
 
 
 def test_the_batch_has_contact_sheets_and_a_summary(job, batch):
-    assert batch["counts"] == {"done": 2, "skipped": 0, "failed": 1}
+    assert batch["counts"] == {"done": 2, "review": 0, "skipped": 0, "failed": 1}
     (failed,) = [video for video in batch["videos"] if video["status"] == "failed"]
     assert (failed["name"], failed["reason"]) == ("notes.mp4", "unreadable")
     sheets = [video["sheet"] for video in batch["videos"] if video["sheet"]]

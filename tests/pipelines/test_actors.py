@@ -68,6 +68,8 @@ def test_starts_are_counted_by_video():
     counts = [keeper.start("a") for _ in range(MAX_STARTS + 1)]
     assert counts == list(range(1, MAX_STARTS + 2))
     assert keeper.start("b") == 1
+    keeper.end("b")
+    assert keeper.start("b") == 1
 
 
 def test_places_are_few_kept():

@@ -13,39 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from cssta.video import probe, read_frames, write_video
+from cssta.video import open_source, read_frames, write_video
 from pipelines.batch import BatchSummary, complete_bucket
 from pipelines.config import JobConfig
+from tests.pipelines.fake_engines import load_grey
 
 pytestmark = pytest.mark.cluster
-
-
-def grey_engine():
-    """Loader of an engine that fills holes with grey: fast, and its result is known.
-
-    (Defined in a function, so that its code travels to workers, which cannot import this file.)
-    """
-
-    def load(folder, device):
-        import os
-
-        import numpy
-
-        class Engine:
-            def inpaint(self, frames, masks):
-                height = frames.shape[1]
-                if height == 50:  # the mark of a video that takes its process down
-                    os._exit(1)
-                if height == 54:
-                    raise RuntimeError("the engine failed")
-                return numpy.where(masks[..., None], numpy.uint8(90), frames)
-
-        return Engine()
-
-    return load
-
-
-load_engine = grey_engine()
 
 
 @pytest.fixture
@@ -105,18 +78,20 @@ def by_name(summary: BatchSummary) -> dict:
 
 
 def check_output(path: Path, source: Path) -> np.ndarray:
-    """Size, length and rate of the source; returns the frames."""
-    wanted, found = probe(source), probe(path)
+    """Size, length and times of the source; returns the frames."""
+    wanted, found = open_source(source).info, open_source(path).info
     assert (found.frames, found.height, found.width) == (wanted.frames, wanted.height, wanted.width)
-    assert found.fps == wanted.fps
+    times = [[time * info.time_base for time in info.pts] for info in (wanted, found)]
+    assert times[0] == times[1]
     frames = read_frames(path)
     assert len(frames) == wanted.frames
     return frames
 
 
 def partial_files(folder: Path) -> list[str]:
-    """Whatever is neither an output, a record, a sheet nor the summary."""
-    known = (".mp4", ".mp4.json", ".mp4.png", "batch-summary.json")
+    """Whatever is neither an output, a record, a sheet nor what tells of the batch."""
+    known = (".mp4", ".mp4.json", ".mp4.png", "batch-summary.json", "batch-report.html",
+             "batch-ledger.parquet")  # fmt: skip
     files = [path for path in folder.rglob("*") if path.is_file()]
     return [str(f) for f in files if not f.name.endswith(known) or f.name.startswith(".")]
 
@@ -158,7 +133,7 @@ def test_one_bucket_of_good_and_bad_videos(ray_cluster, tmp_path: Path, model: P
     summary = complete_bucket(
         make_config(tmp_path, masks=str(masks)),
         model,
-        load_engine=load_engine,
+        load_engine=load_grey,
         on_video=lambda *event: seen.append(event),
     )
     left = set(Path(tempfile.gettempdir()).glob("cssta-batch-*")) - before
@@ -206,10 +181,18 @@ def test_one_bucket_of_good_and_bad_videos(ray_cluster, tmp_path: Path, model: P
         assert outcome.hole_ratio == pytest.approx(hole.mean(), abs=0.01)
     assert outcomes["no-hole.mp4"].reason == "no-hole"
     assert outcomes["all-hole.mp4"].reason == "full-frame-hole"
-    assert not partial_files(tmp_path / "out")
+    # Of what may be well the next time (a process that died) the work so far is kept.
+    kept = partial_files(tmp_path / "out/_work")
+    assert len(kept) == 1 and kept[0].endswith("survey.json")
+    records = sorted((tmp_path / "out/_quarantine").rglob("*.json"))
+    assert {path.name.removesuffix(".json") for path in records} == failures.keys()
+    for path in records:
+        record = json.loads(path.read_text())
+        assert (record["reason"], record["attempts"]) == (failures[record["name"]], 1)
+        assert record["task"]["video"] == str(source / record["name"])
 
     content = json.loads((tmp_path / "out/batch-summary.json").read_text())
-    assert content["counts"] == {"done": 8, "skipped": 0, "failed": 8}
+    assert content["counts"] == {"done": 8, "review": 0, "skipped": 0, "failed": 8}
 
 
 def test_rerun_takes_what_is_there_and_redoes_what_changed(
@@ -218,12 +201,12 @@ def test_rerun_takes_what_is_there_and_redoes_what_changed(
     for name in ("a", "b", "c"):
         write_video(tmp_path / f"in/{name}.mp4", clip(), 24)
     cfg = make_config(tmp_path)
-    first = complete_bucket(cfg, model, load_engine=load_engine)
+    first = complete_bucket(cfg, model, load_engine=load_grey)
     assert first.count("done") == 3
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.mp4")}
 
     write_video(tmp_path / "in/b.mp4", clip(9), 24)
-    second = complete_bucket(cfg, model, load_engine=load_engine)
+    second = complete_bucket(cfg, model, load_engine=load_grey)
     statuses = {name: outcome.status for name, outcome in by_name(second).items()}
     assert statuses == {"a.mp4": "skipped", "b.mp4": "done", "c.mp4": "skipped"}
     check_output(tmp_path / "out/b.mp4", tmp_path / "in/b.mp4")
@@ -237,7 +220,7 @@ def test_drawn_masks_are_scored_and_shown_with_the_truth(ray_cluster, tmp_path: 
     for name in "abcdef":
         write_video(tmp_path / f"in/{name}.mp4", clip(21, 64, 80), 24)
     cfg = make_config(tmp_path)
-    summary = complete_bucket(cfg, model, load_engine=load_engine)
+    summary = complete_bucket(cfg, model, load_engine=load_grey)
     assert summary.count("done") == 6
     for outcome in summary.outcomes:
         assert 5 < outcome.hole_psnr < outcome.psnr < 50
@@ -261,7 +244,7 @@ def test_on_real_footage(ray_cluster, shared_dir: Path, tmp_path: Path, model: P
     for path in sorted((shared_dir / "clips").glob("*.mp4"), key=lambda p: p.stat().st_size)[:3]:
         (tmp_path / "in").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "in" / path.name)
-    summary = complete_bucket(make_config(tmp_path), model, load_engine=load_engine)
+    summary = complete_bucket(make_config(tmp_path), model, load_engine=load_grey)
     assert summary.count("done") == 3, summary.text()
     for outcome in summary.outcomes:
         check_output(Path(outcome.output), Path(outcome.video))

@@ -8,11 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipelines.batch_plan import BatchError, output_names, plan_batch
-from pipelines.batch_record import ModelIdentity, VideoOutcome, parse_record, write_record
+from pipelines.batch_masks import BatchError
+from pipelines.batch_plan import plan_batch
+from pipelines.batch_record import (
+    ModelIdentity,
+    VideoOutcome,
+    parse_record,
+    record_of,
+    write_record,
+)
 from pipelines.config import JobConfig
 from pipelines.storage import EmptyBucketError
 
@@ -28,37 +33,6 @@ def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"content of " + path.name.encode())
-
-
-names = st.text(st.sampled_from("abAB .#%é"), min_size=1, max_size=4).filter(
-    lambda part: part.strip(" .")
-)
-paths = st.builds(
-    lambda folder, name, suffix: f"{folder}{name}{suffix}",
-    st.sampled_from(["", "x/", "x/y/"]),
-    names,
-    st.sampled_from([".mp4", ".MP4", ".mov", ".mov.mp4", ".webm"]),
-)
-
-
-@given(st.sets(paths, max_size=12))
-def test_output_names_never_collide_and_keep_their_folder(sources: set[str]):
-    outputs = output_names(sources)
-    assert set(outputs) == sources
-    assert len({output.lower() for output in outputs.values()}) == len(sources)
-    for source, output in outputs.items():
-        assert output.endswith(".mp4")
-        assert Path(output).parent == Path(source).parent
-        assert Path(output).name.startswith(Path(source).name.removesuffix(".mp4"))
-    assert output_names(sorted(sources, reverse=True)) == outputs
-
-
-def test_names_of_mp4_files_stay(tmp_path: Path):
-    assert output_names(["a.mp4", "s/a.mp4", "a.mov"]) == {
-        "a.mp4": "a.mp4",
-        "s/a.mp4": "s/a.mp4",
-        "a.mov": "a.mov.mp4",
-    }
 
 
 def test_masks_are_found_beside_the_names_they_belong_to(tmp_path: Path):
@@ -123,7 +97,8 @@ def finish(task, status: str = "done") -> None:
     output = Path(task.output)
     touch(output)
     outcome = VideoOutcome(task.name, task.video, task.output, status, frames=5)
-    Path(task.record).write_text(write_record(task, MODEL, outcome, output.stat().st_size))
+    size = output.stat().st_size
+    Path(record_of(task.output)).write_text(write_record(task, MODEL, outcome, size))
 
 
 def test_finished_outputs_are_skipped_until_anything_changes(tmp_path: Path):
@@ -139,7 +114,7 @@ def test_finished_outputs_are_skipped_until_anything_changes(tmp_path: Path):
     assert (settled.status, settled.frames) == ("skipped", 5)
     assert todo(model=replace(MODEL, version="4")) == 0  # the same weights under another number
     assert todo(model=replace(MODEL, digest="digest-b")) == 1
-    assert todo(make_config(tmp_path, masks=str(tmp_path / "masks"), crf=30)) == 1
+    assert todo(make_config(tmp_path, masks=str(tmp_path / "masks"), options={"crf": 30})) == 1
     assert todo(make_config(tmp_path)) == 1  # drawn masks instead
 
     video, mask = tmp_path / "in/a.mp4", tmp_path / "masks/a.png"
@@ -154,9 +129,9 @@ def test_finished_outputs_are_skipped_until_anything_changes(tmp_path: Path):
     assert todo() == 1
     finish(task)
     for damage in ("{", "[]", json.dumps({"fingerprint": task.fingerprint})):
-        Path(task.record).write_text(damage)
+        Path(record_of(task.output)).write_text(damage)
         assert todo() == 1
-    Path(task.record).unlink()
+    Path(record_of(task.output)).unlink()
     assert todo() == 1
 
 
@@ -175,3 +150,67 @@ def test_records_survive_the_way_through_json(tmp_path: Path):
 
 def known_values(outcome: VideoOutcome) -> dict:
     return {key: value for key, value in vars(outcome).items() if value == value}
+
+
+def test_what_is_held_for_review_is_not_done_again(tmp_path: Path):
+    touch(tmp_path / "in/a.mp4")
+    (task,) = plan_batch(make_config(tmp_path), MODEL).tasks
+    touch(Path(task.review))
+    outcome = VideoOutcome(task.name, task.video, task.review, "review", review="its edge shows")
+    size = Path(task.review).stat().st_size
+    Path(record_of(task.review)).write_text(write_record(task, MODEL, outcome, size))
+    plan = plan_batch(make_config(tmp_path), MODEL)
+    (settled,) = plan.settled
+    assert not plan.tasks
+    assert (settled.status, settled.review) == ("skipped", "its edge shows")
+
+
+def write_manifest(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_manifest_says_what_is_done_to_each_video(tmp_path: Path):
+    touch(tmp_path / "in/a b.mp4", tmp_path / "in/sub/b.mov", tmp_path / "m/x.png")
+    touch(tmp_path / "m/sub/b.png")
+    manifest = write_manifest(
+        tmp_path / "list.csv",
+        "video,mask,output,dilate,boxes,crf\n"
+        f"a b.mp4,x.png,../../clean #1.mp4,4,,\n"
+        f"sub/b.mov,,,,,20\n"
+        f'{tmp_path}/in/sub/b.mov,,again.mov,,"1,2,30,40@0-2",\n'
+        "missing.mp4,x.png,,,,\n"
+        "a b.mp4,none.png,c.mp4,,,\n",
+    )
+    cfg = make_config(tmp_path, manifest=str(manifest), masks=str(tmp_path / "m"))
+    plan = plan_batch(cfg, MODEL)
+    tasks = {task.name: task for task in plan.all_tasks.values()}
+    first, second, third, missing, _ = tasks.values()
+    assert first.output == str(tmp_path / "out/__/__/clean #1.mp4")
+    assert (first.mask, first.options["dilate"]) == (str(tmp_path / "m/x.png"), 4)
+    assert (second.place, second.mask) == ("sub/b.mov", str(tmp_path / "m/sub/b.png"))
+    assert second.options["crf"] == 20
+    assert (third.place, third.mask) == ("again.mov", None)
+    assert third.options["boxes"] == "1,2,30,40@0-2"
+    assert missing in plan.tasks and missing.identity["input"] == {}
+    (unmasked,) = plan.settled
+    assert (unmasked.name, unmasked.reason) == ("c.mp4", "mask-missing")
+    assert "none.png" in unmasked.message and "row 5" in unmasked.message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("video,dilate\na.mp4,wide\n", r"row 1: dilate: 'wide'"),
+        ("video,colour\na.mp4,red\n", r"row 1: unknown column colour; allowed: .*feather"),
+        ('video,boxes\na.mp4,"1,2"\n', r"row 1: boxes"),
+        ("mask\nx.png\n", "row 1 names no video"),
+        ("video,output\na.mp4,x.mp4\nb.mp4,x.mp4\n", r"several rows, such as 'x\.mp4'"),
+        ("video\n", "has no rows"),
+    ],
+)
+def test_what_is_wrong_in_a_manifest_is_named(tmp_path: Path, text: str, words: str):
+    touch(tmp_path / "in/a.mp4", tmp_path / "in/b.mp4")
+    cfg = make_config(tmp_path, manifest=str(write_manifest(tmp_path / "list.csv", text)))
+    with pytest.raises(BatchError, match=words):
+        plan_batch(cfg, MODEL)

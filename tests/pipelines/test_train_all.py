@@ -194,4 +194,4 @@ def test_what_is_registered_depends_on_weights_evaluation_and_server(
     assert identity(folder=other) != identity()
     assert identity(make_config(evaluate={"clips": 1})) != identity()
     assert identity(make_config(registry={"alias": "other"})) != identity()
-    assert identity(make_config(inference={"crf": 20})) == identity()
+    assert identity(make_config(inference={"actors": 2})) == identity()

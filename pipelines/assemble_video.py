@@ -1,0 +1,141 @@
+"""A video whose segments are all staged: joined, verified, judged, published, recorded.
+
+Plain functions: no Ray. The order is what makes it safe to be killed at any moment: the old record
+goes, the output appears whole under its name, the new record vouches for it, staging goes.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cssta.quality import judge, quality
+from cssta.video import assemble, verify
+from pipelines import storage
+from pipelines.batch_record import (
+    FINISHED,
+    VideoOutcome,
+    VideoTask,
+    matches,
+    parse_record,
+    record_of,
+    write_record,
+)
+from pipelines.batch_source import BatchSettings, opened
+from pipelines.retries import with_retries
+from pipelines.staging import Staging
+from pipelines.survey_video import Surveyed, survey_task
+from pipelines.truth_scores import SCORES
+
+
+class UnstagedError(Exception):
+    """Segments that were reported as staged are not there; `numbers` names them."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(f"segments {list(numbers)} are missing")
+        self.numbers = tuple(numbers)
+
+
+def assemble_video(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
+    """Publish a completed video; done, or review where it breaks a limit.
+
+    Doing it again, as after the process was killed in the middle, does no harm.
+
+    Raises VideoError, StorageError, or UnstagedError.
+    """
+    started = time.monotonic()
+    finished = with_retries(lambda: published(task, settings.s3_endpoint))
+    if finished is not None:
+        Staging(task, settings.s3_endpoint).remove()
+        return finished
+    staging = Staging(task, settings.s3_endpoint)
+    surveyed = survey_task(task, settings)
+    count = len(surveyed.segments(settings.segment_frames))
+    marks = [staging.mark(number) for number in range(count)]
+    missing = [number for number, mark in enumerate(marks) if mark is None]
+    if missing:
+        raise UnstagedError(missing)
+    outcome = _outcome(task, surveyed, marks, settings)
+    with tempfile.TemporaryDirectory(prefix="whole-", dir=settings.claim_scratch()) as folder:
+        whole = Path(folder) / f"whole{Path(task.place).suffix}"
+        segments = [staging.local_segment(number, Path(folder)) for number in range(count)]
+        with opened(task, settings) as video:
+            assemble(whole, segments, video.source.info, video.encoding)
+            exact = video.masks if video.encoding.lossless else None
+            verify(whole, video.source, video.encoding, exact)
+        took = sum(mark["seconds"] for mark in marks) + time.monotonic() - started
+        outcome = replace(outcome, seconds=took)
+        _publish(task, outcome, whole, settings)
+    staging.remove()
+    return outcome
+
+
+def _outcome(
+    task: VideoTask,
+    surveyed: Surveyed,
+    marks: Sequence[Mapping[str, Any]],
+    settings: BatchSettings,
+) -> VideoOutcome:
+    """All but the time it took."""
+    figures = quality([mark["quality"] for mark in marks]) if settings.quality else {}
+    tests = [mark["self_test"] for mark in marks if mark["self_test"] is not None]
+    figures = {"seam": None, "warping": None, **figures, "self_test": min(tests, default=None)}
+    broken = judge(figures, dict(settings.limits))
+    return VideoOutcome(
+        name=task.name,
+        video=task.video,
+        output=task.review if broken else task.output,
+        status="review" if broken else "done",
+        reason=surveyed.note,
+        message=surveyed.remark,
+        frames=surveyed.frames,
+        height=surveyed.height,
+        width=surveyed.width,
+        hole_ratio=surveyed.hole_ratio,
+        quality=figures,
+        review="; ".join(broken),
+        segments=len(marks),
+        hole_frames=surveyed.hole_frames,
+        **_scores([mark["scores"] for mark in marks if mark["scores"]]),
+    )
+
+
+def _scores(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the frames of all segments; nan where nothing was scored."""
+    frames = sum(part["frames"] for part in sums)
+    return {key: sum(p[key] for p in sums) / frames if frames else math.nan for key in SCORES}
+
+
+def _publish(task: VideoTask, outcome: VideoOutcome, whole: Path, settings: BatchSettings) -> None:
+    endpoint, size = settings.s3_endpoint, whole.stat().st_size
+    record = write_record(task, settings.model, outcome, size).encode()
+    # An old record must not vouch for the new output, should the publishing end between the two;
+    # a picture of the old output must not be taken for one of the new.
+    for uri in (record_of(outcome.output), task.sheet):
+        with_retries(lambda uri=uri: storage.delete(uri, endpoint))
+    with_retries(lambda: storage.publish(whole, outcome.output, endpoint, task.staging))
+    with_retries(
+        lambda: storage.write_bytes(record, record_of(outcome.output), endpoint, task.staging)
+    )
+    if outcome.status == "done":  # what was held back is outdated
+        for uri in (record_of(task.review), task.review):
+            with_retries(lambda uri=uri: storage.delete(uri, endpoint))
+
+
+def published(task: VideoTask, s3_endpoint: str | None) -> VideoOutcome | None:
+    """The outcome of exactly this task where its output is there with its record."""
+    for uri in (task.output, task.review):
+        if not storage.exists(record_of(uri), s3_endpoint):
+            continue
+        system, path = storage.filesystem(uri, s3_endpoint)
+        with storage.named(uri, "check the address and the credentials"):
+            size = system.get_file_info(path).size
+        record = parse_record(storage.read_bytes(record_of(uri), s3_endpoint))
+        if matches(record, task, size) and record["outcome"].status in FINISHED:
+            return record["outcome"]
+    return None

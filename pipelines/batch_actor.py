@@ -1,0 +1,67 @@
+"""The actor that completes segments: one model, one video open at a time."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import Any
+
+from pipelines.actors import CRASHED, ModelActor
+from pipelines.batch_record import VideoTask
+from pipelines.batch_source import BatchSettings, Opened, opened
+from pipelines.batch_units import Part, PartResult, failed_result, from_row
+from pipelines.complete_part import complete_part
+from pipelines.staging import Staging
+from pipelines.watchdog import Watchdog
+
+
+class Completer(ModelActor):
+    """Completes one unit per call; its settings are BatchSettings.
+
+    A part that is staged already is not done again. What goes wrong becomes a result.
+    """
+
+    settings: BatchSettings
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._stack = ExitStack()
+        self._opened: tuple[VideoTask, Opened] | None = None
+
+    def __call__(self, row: dict[str, str]) -> dict[str, str]:
+        parts, results = from_row(row)
+        results += [self._result(part) for part in parts]
+        return {"results": json.dumps([vars(result) for result in results])}
+
+    def _result(self, part: Part) -> PartResult:
+        task = part.task
+        found = PartResult(task.name, part.number, part.count, video_frames=part.frames)
+        if self.is_given_up(task.name):
+            return PartResult(**{**vars(found), "reason": "given-up"})
+        if not self.may_start(part.key):
+            return PartResult(task.name, reason="crashed", message=CRASHED)
+        try:
+            staged = Staging(task, self.settings.s3_endpoint).mark(part.number)
+            if staged is None:
+                with Watchdog(self.settings.stall_seconds) as watchdog:
+                    video = self._open(task)
+                    complete_part(part, video, self.engine, self.settings, watchdog.feed)
+        except Exception as error:  # one video's fault must not end the others
+            self._close()
+            return failed_result(task, error)
+        finally:
+            # (A unit whose process died is done again from its first part.)
+            self.keeper.end.remote(part.key)
+        frames = part.segment.stop - part.segment.start
+        return PartResult(**{**vars(found), "frames": frames, "resumed": staged is not None})
+
+    def _open(self, task: VideoTask) -> Opened:
+        """The next segment is mostly of the same video."""
+        if self._opened is None or self._opened[0] != task:
+            self._close()
+            self._opened = (task, self._stack.enter_context(opened(task, self.settings)))
+        return self._opened[1]
+
+    def _close(self) -> None:
+        self._opened = None
+        self._stack.close()

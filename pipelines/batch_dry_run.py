@@ -1,0 +1,142 @@
+"""What a batch would do, without doing it: which videos, how long, at what cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from pipelines.actors import LoadEngine, load_inpainter, load_packed, plan_pool
+from pipelines.batch import batch_settings, pin_model
+from pipelines.batch_estimate import (
+    Calibration,
+    Estimate,
+    Surveyed,
+    calibrate,
+    estimate,
+    typical,
+)
+from pipelines.batch_plan import Plan, plan_batch
+from pipelines.batch_record import VideoTask, task_from_json
+from pipelines.batch_source import BatchSettings, opened
+from pipelines.batch_units import most_units
+from pipelines.config import JobConfig
+from pipelines.survey_video import look_through
+
+SAMPLE = 12  # videos that are looked through; the others are reckoned by their bytes
+Look = tuple[int, int, int, float, int]  # frames, height, width, hole ratio, frames with a hole
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """A plan with its price; `problems` of videos that were looked at and cannot be completed."""
+
+    plan: Plan
+    looked_at: int
+    problems: tuple[str, ...]
+    estimate: Estimate | None
+
+    def text(self) -> str:
+        """For a person."""
+        todo, settled = self.plan.tasks, self.plan.settled
+        skipped = sum(outcome.status == "skipped" for outcome in settled)
+        lines = [f"to do: {task.name} -> {task.output}" for task in todo]
+        lines += [f"failed, {o.reason}: {o.message}" for o in settled if o.status == "failed"]
+        lines += [f"would fail: {problem}" for problem in self.problems]
+        lines.append(
+            f"{len(todo)} videos to complete, {skipped} already there, "
+            f"{len(settled) - skipped} that cannot be"
+        )
+        if self.estimate is not None:
+            if self.looked_at < len(todo):
+                lines.append(f"{self.looked_at} were looked through, the others go by their bytes")
+            lines.append(self.estimate.text())
+        return "\n".join(lines)
+
+
+def dry_run(
+    cfg: JobConfig,
+    model: str | Path | None = None,
+    *,
+    load_engine: LoadEngine = load_inpainter,
+    seconds: float = 10.0,
+) -> DryRun:
+    """Plan a batch, look through a few of its videos, try the model for so many seconds.
+
+    Nothing is written. Needs a connected Ray. Raises as `complete_bucket` does.
+    """
+    identity, files = pin_model(cfg, model)
+    plan = plan_batch(cfg, identity)
+    settings = batch_settings(cfg, identity)
+    sample = spread(plan.tasks, SAMPLE)
+    look = ray.remote(num_cpus=0.5, max_retries=1)(look_task)
+    pending = [look.remote(json.dumps(vars(task)), settings) for task in sample]
+    looks: dict[str, Look] = {}
+    problems = []
+    for task, reference in zip(sample, pending, strict=True):
+        try:
+            looks[task.name] = ray.get(reference)
+        except Exception as error:  # (a process may die of a damaged file)
+            cause = getattr(error, "cause", None) or error
+            problems.append(f"{task.name}: {' '.join(str(cause).split())[:400]}")
+    rows = reckon(plan.tasks, looks)
+    found = None
+    if rows:
+        pool = plan_pool(cfg, ray.cluster_resources(), most_units(plan.tasks))
+        middle = typical(rows)
+        measure = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(_calibrate)
+        share = middle.hole_ratio or 0.1
+        calibration = ray.get(
+            measure.remote(
+                files, load_engine, pool.threads, middle.height, middle.width, share, seconds
+            )
+        )
+        price = cfg.inference.price_per_hour
+        found = estimate(rows, calibration, price_per_hour=price, workers=pool.size)
+    return DryRun(plan, len(looks), tuple(problems), found)
+
+
+def spread(tasks: list[VideoTask], count: int) -> list[VideoTask]:
+    """At most so many tasks, from the smallest input to the largest."""
+    ordered = sorted(tasks, key=lambda task: (task.size, task.name))
+    if len(ordered) <= count:
+        return ordered
+    return [ordered[round(i * (len(ordered) - 1) / (count - 1))] for i in range(count)]
+
+
+def look_task(task: str, settings: BatchSettings) -> Look:
+    """Look through one video. Raises VideoError or StorageError."""
+    with opened(task_from_json(task), settings) as video:
+        found = look_through(video)
+    return found.frames, found.height, found.width, found.hole_ratio, found.hole_frames
+
+
+def reckon(tasks: list[VideoTask], looks: dict[str, Look]) -> list[Surveyed]:
+    """Every task as far as known; what was not looked at is like the one nearest in bytes."""
+    known = [task for task in tasks if task.name in looks]
+    if not known:
+        return []
+    rows = []
+    for task in tasks:
+        like = min(known, key=lambda other: (abs(other.size - task.size), other.name != task.name))
+        like = task if task.name in looks else like
+        frames, height, width, ratio, holes = looks[like.name]
+        scale = task.size / like.size if like.size and like is not task else 1.0
+        more = max(1, round(frames * scale))
+        rows.append(Surveyed(task.name, more, height, width, ratio, round(holes * more / frames)))
+    return rows
+
+
+def _calibrate(
+    files: dict[str, bytes],
+    load_engine: LoadEngine,
+    threads: int,
+    height: int,
+    width: int,
+    hole_ratio: float,
+    seconds: float,
+) -> Calibration:
+    engine = load_packed(files, load_engine, threads)
+    return calibrate(engine, height, width, hole_ratio, seconds)

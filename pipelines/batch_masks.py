@@ -1,0 +1,107 @@
+"""Files of a batch as listings tell them, and which mask belongs to which video."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow.fs
+
+from pipelines.batch_record import digest
+from pipelines.storage import PICTURE_SUFFIXES, VIDEO_SUFFIXES, filesystem, join
+from pipelines.storage_errors import named
+
+Stamp = dict[str, Any]
+
+
+class BatchError(ValueError):
+    """A batch that cannot start as configured; the message names the key and the remedy."""
+
+
+class Listing:
+    """Every file below a URI, with what tells it from a changed one: bytes and time."""
+
+    def __init__(self, uri: str, endpoint: str | None) -> None:
+        fs, root = filesystem(uri, endpoint)
+        self.files: dict[str, Stamp] = {}
+        self._folders: dict[str, dict[str, Stamp]] = defaultdict(dict)
+        with named(uri, "check the address and the credentials"):
+            info = fs.get_file_info(root)
+            self.is_file = info.is_file
+            if info.is_file:
+                infos = [info]
+            else:
+                selector = pyarrow.fs.FileSelector(root, recursive=True, allow_not_found=True)
+                infos = fs.get_file_info(selector)
+        for info in infos:
+            if info.is_file:
+                name = relative(info.path, root) or PurePosixPath(root).name
+                stamp = {"bytes": info.size, "modified": info.mtime_ns or 0}
+                self.files[name] = stamp
+                self._folders[str(PurePosixPath(name).parent)][name] = stamp
+
+    def has_folder(self, name: str) -> bool:
+        """Whether files lie directly in it."""
+        return name in self._folders
+
+    def stamp(self, name: str) -> Stamp:
+        """What a file, or a folder of pictures, looked like; {} for what is not there."""
+        if name in self.files:
+            return self.files[name]
+        inside = self._folders.get(name)
+        if inside is None:
+            return {}
+        total = sum(stamp["bytes"] for stamp in inside.values())
+        return {"pictures": len(inside), "digest": digest(inside), "bytes": total}
+
+
+def stamp_of(uri: str, endpoint: str | None) -> Stamp:
+    """The same of a single file or folder, wherever it is."""
+    root = filesystem(uri, endpoint)[1]
+    listing = Listing(uri, endpoint)
+    return listing.stamp(PurePosixPath(root).name if listing.is_file else ".")
+
+
+@dataclass(frozen=True)
+class FoundMask:
+    """A mask's URI and what it looked like when it was found."""
+
+    uri: str
+    stamp: Stamp
+
+
+class MaskFolder:
+    """Where a video's mask is: for `a/b.mov` video `a/b.mp4`, folder `a/b/` or picture `a/b.png`.
+
+    A location that is itself one file is the mask of every video.
+    """
+
+    def __init__(self, uri: str, endpoint: str | None) -> None:
+        self._uri = uri.rstrip("/")
+        self._listing = Listing(uri, endpoint)
+        if not self._listing.files:
+            raise BatchError(f"inference.masks {uri}: is empty or does not exist")
+
+    def find(self, name: str) -> FoundMask:
+        """Mask of the video with this relative name; FileNotFoundError says what is expected."""
+        listing = self._listing
+        if listing.is_file:
+            return FoundMask(self._uri, next(iter(listing.files.values())))
+        path = PurePosixPath(name)
+        stem = str(path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES else path)
+        candidates = [stem + end for end in VIDEO_SUFFIXES if stem + end in listing.files]
+        candidates += [stem] if listing.has_folder(stem) else []
+        candidates += [stem + end for end in PICTURE_SUFFIXES if stem + end in listing.files]
+        if candidates:
+            return FoundMask(join(self._uri, candidates[0]), listing.stamp(candidates[0]))
+        raise FileNotFoundError(
+            f"{name}: no mask; expected {stem}.mp4, {stem}.png or a folder {stem}/ in {self._uri}"
+        )
+
+
+def relative(path: str, base: str) -> str:
+    """Path below `base`, or "" where it is not below it."""
+    prefix = base.rstrip("/") + "/"
+    return path[len(prefix) :] if path.startswith(prefix) else ""

@@ -1,0 +1,90 @@
+"""One segment of a video of a batch: decoded, completed, encoded, all at once; staged; marked."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cssta.complete_segment import CompletedFrame, complete_segment
+from cssta.quality import QualityMeter, self_test
+from cssta.segments import Segment
+from cssta.video import Composer, SegmentWriter
+from pipelines.actors import StreamEngine
+from pipelines.batch_source import BatchSettings, Opened, is_drawn
+from pipelines.batch_units import Part
+from pipelines.read_ahead import MasksAhead, ReadAhead, ahead, queue_length
+from pipelines.staging import Staging
+from pipelines.truth_scores import Scores
+
+
+def complete_part(
+    part: Part,
+    video: Opened,
+    engine: StreamEngine,
+    settings: BatchSettings,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Complete and stage a segment; its mark.
+
+    `progress` is called at every frame. Raises VideoError or StorageError.
+    """
+    task, segment = part.task, part.segment
+    started = time.monotonic()
+    meter = QualityMeter() if settings.quality else None
+    scores = Scores() if is_drawn(task) else None
+    scratch = settings.claim_scratch()
+    with tempfile.TemporaryDirectory(prefix="part-", dir=scratch) as folder:
+        path = Path(folder) / "segment.mkv"
+        composer = Composer(video.source.info, video.options.feather)
+        with (
+            SegmentWriter(path, video.encoding, video.source.info) as writer,
+            closing(completed(video, segment, engine)) as frames,
+        ):
+            for frame in frames:
+                writer.write(composer.merge(frame.source, frame.result, frame.mask))
+                source = None if frame.result is None else frame.source.rgb()
+                if meter:
+                    meter.add(source, frame.mask, frame.result)
+                if scores and source is not None:
+                    scores.add(frame.result, source, frame.mask)
+                progress()
+        mark = {
+            "frames": segment.stop - segment.start,
+            "quality": meter.sums() if meter else None,
+            "scores": scores.sums if scores else None,
+            "self_test": _self_test(part, video, engine, settings.self_test_frames),
+            "seconds": time.monotonic() - started,
+        }
+        return Staging(task, settings.s3_endpoint).put_segment(part.number, path, mark)
+
+
+def completed(video: Opened, segment: Segment, engine: StreamEngine) -> Iterator[CompletedFrame]:
+    """The segment's frames: one thread decodes, one completes, the caller encodes."""
+    source, masks = video.source, video.masks
+    if segment.scene.box is not None:
+        source, masks = ReadAhead(source), MasksAhead(source, masks)
+    length = queue_length(source.info.height, source.info.width)
+    with closing(ahead(complete_segment(engine, source, masks, segment), length)) as frames:
+        yield from frames
+
+
+def _self_test(part: Part, video: Opened, engine: StreamEngine, count: int) -> float | None:
+    """On the video's first frames with a hole, by the segment that has them; else None."""
+    first, segment = part.first_hole, part.segment
+    if not count or not segment.start <= first < segment.stop:
+        return None
+    wanted = range(first, min(first + count, segment.stop))
+    frames, masks = video.source.pick(wanted), video.masks.pick(wanted)
+    found = self_test(
+        engine,
+        np.stack([frames[index].rgb() for index in wanted]),
+        np.stack([masks[index] for index in wanted]),
+        part.task.mask_seed,
+    )
+    return found if found is None or np.isfinite(found) else None

@@ -1,0 +1,29 @@
+"""What all sections of the configuration are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+
+def absolute(location: str) -> str:
+    """A URI as it is; a local path made absolute, because workers run in other directories."""
+    if not location.strip():
+        raise ValueError("is empty; give a folder or a URI such as s3://bucket/folder")
+    if "://" in location:
+        return location
+    return str(Path(location).expanduser().absolute())
+
+
+Location = Annotated[str, AfterValidator(absolute)]
+"""A local folder (made absolute) or a URI such as s3://bucket/folder."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, strictly typed, without unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+    )

@@ -1,0 +1,146 @@
+"""Copies of remote videos on a node: one for all its processes, bounded, gone at the job's end."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pyarrow import fs as pafs
+
+from pipelines.retries import with_retries
+from pipelines.storage import fetch, filesystem, local_copy
+
+PREFIX = "cssta-batch-"
+_held: dict[Path, int] = {}
+
+
+def claim_scratch(folder: Path) -> Path:
+    """Make a job's folder on this node, and remove those of jobs that were killed.
+
+    While this process lives it holds a lock there (the kernel lets go of it, however it ends);
+    a folder that nobody holds is of no job any more.
+    """
+    for _ in range(100):
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder in _held and (folder / ".lock").exists():
+            return folder
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):
+            if os.fstat(handle).st_ino == (folder / ".lock").stat().st_ino:
+                _held[folder] = handle
+                break
+        os.close(handle)  # it was removed meanwhile
+    for other in folder.parent.glob(f"{PREFIX}*"):
+        if other != folder:
+            _remove_if_nobodys(other)
+    return folder
+
+
+def _remove_if_nobodys(folder: Path) -> None:
+    with suppress(OSError):
+        handle = os.open(folder / ".lock", os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+class NodeCache:
+    """Remote files and folders as local paths; what is local is used in place.
+
+    Args:
+        folder: on this node's disk, the same for all processes of the job.
+        most_bytes: copies that nobody uses are removed, oldest first, to stay below this.
+    """
+
+    def __init__(self, folder: Path, most_bytes: float, s3_endpoint: str | None = None) -> None:
+        self.folder, self.most_bytes, self.endpoint = folder, most_bytes, s3_endpoint
+
+    @contextmanager
+    def open(self, uri: str, stamp: str = "") -> Iterator[Path]:
+        """A path to the file or folder while the context lasts.
+
+        `stamp` tells it from what was there before. Raises StorageError.
+        """
+        system, path = filesystem(uri, self.endpoint)
+        if isinstance(system, pafs.LocalFileSystem):
+            with local_copy(uri) as local:
+                yield local
+            return
+        slot = self.folder / hashlib.sha256(f"{uri}\n{stamp}".encode()).hexdigest()[:20]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(slot.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
+        try:
+            copy = slot / Path(path).name
+            while True:
+                fcntl.flock(handle, fcntl.LOCK_SH)  # held by all who use it
+                if copy.exists():
+                    break
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                if not copy.exists():
+                    self._fill(uri, slot, _size(system, path))
+            os.utime(slot)
+            yield copy
+        finally:
+            os.close(handle)
+
+    def _fill(self, uri: str, slot: Path, size: int) -> None:
+        self._make_room(size)
+        partial = slot.with_suffix(".partial")
+
+        def copy() -> None:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            fetch(uri, partial, self.endpoint)
+
+        try:
+            with_retries(copy)
+            partial.rename(slot)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _make_room(self, size: int) -> None:
+        slots = {path: _bytes_of(path) for path in self.folder.iterdir() if path.is_dir()}
+        used = sum(slots.values())
+        for slot in sorted(slots, key=_modified):
+            if used + size <= self.most_bytes:
+                return
+            with suppress(OSError):
+                handle = os.open(slot.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(slot)
+                    used -= slots[slot]
+                finally:
+                    os.close(handle)
+
+
+def _size(system: pafs.FileSystem, path: str) -> int:
+    """Bytes to make room for; what cannot be told is found out by fetching."""
+    try:
+        return system.get_file_info(path).size or 0
+    except OSError:
+        return 0
+
+
+def _bytes_of(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()

@@ -1,0 +1,93 @@
+"""Finished parts of unfinished videos, in the output's `_work` folder, so that work can go on.
+
+A segment counts when its mark is there, which is published after its data. Only whole files ever
+have their names, so that two processes that do the same work by mistake do no harm.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs as pafs
+
+from pipelines import storage
+from pipelines.batch_record import VideoTask
+from pipelines.retries import with_retries
+from pipelines.storage import StorageError, join
+
+
+class Staging:
+    """The staging folder of one task. All methods raise StorageError."""
+
+    def __init__(self, task: VideoTask, s3_endpoint: str | None) -> None:
+        self.task, self.endpoint = task, s3_endpoint
+
+    def segment(self, number: int) -> str:
+        """URI of a segment's data."""
+        return join(self.task.staging, f"segment-{number:05d}.mkv")
+
+    def _mark(self, number: int) -> str:
+        return join(self.task.staging, f"segment-{number:05d}.json")
+
+    @property
+    def _survey(self) -> str:
+        return join(self.task.staging, "survey.json")
+
+    def survey(self) -> dict[str, Any] | None:
+        """What an earlier survey found; None if there was none."""
+        return self._read(self._survey)
+
+    def put_survey(self, content: dict[str, Any]) -> None:
+        self._write(self._survey, content)
+
+    def mark(self, number: int) -> dict[str, Any] | None:
+        """The mark of a segment that is there as it was when it was marked, else None."""
+        mark = self._read(self._mark(number))
+        if mark is None or mark.get("bytes") != with_retries(lambda: self._size(number)):
+            return None
+        return mark
+
+    def _size(self, number: int) -> int | None:
+        system, path = storage.filesystem(self.segment(number), self.endpoint)
+        with storage.named(self.segment(number), "check the address and the credentials"):
+            return system.get_file_info(path).size
+
+    def put_segment(self, number: int, data: Path, mark: dict[str, Any]) -> dict[str, Any]:
+        """Stage a segment and mark it done; the mark with the size of its data."""
+        uri = self.segment(number)
+        with_retries(lambda: storage.publish(data, uri, self.endpoint, self.task.staging))
+        mark = {**mark, "bytes": data.stat().st_size}
+        self._write(self._mark(number), mark)
+        return mark
+
+    def local_segment(self, number: int, folder: Path) -> Path:
+        """A segment's data as a local file: in place, or copied to the folder."""
+        system, path = storage.filesystem(self.segment(number), self.endpoint)
+        if isinstance(system, pafs.LocalFileSystem):
+            return Path(path)
+        return with_retries(lambda: storage.fetch(self.segment(number), folder, self.endpoint))
+
+    def remove(self) -> None:
+        """Remove all unfinished work on this output, of earlier inputs too."""
+        with_retries(lambda: storage.delete(self.task.work, self.endpoint))
+
+    def _read(self, uri: str) -> dict[str, Any] | None:
+        def read() -> bytes | None:
+            try:
+                return storage.read_bytes(uri, self.endpoint)
+            except StorageError:
+                if storage.exists(uri, self.endpoint):
+                    raise
+                return None
+
+        content = with_retries(read)
+        try:
+            return None if content is None else json.loads(content)
+        except ValueError:
+            return None
+
+    def _write(self, uri: str, content: dict[str, Any]) -> None:
+        data = json.dumps(content, allow_nan=False).encode()
+        with_retries(lambda: storage.write_bytes(data, uri, self.endpoint, self.task.staging))

@@ -1,0 +1,43 @@
+"""What goes wrong with storage, told apart by whether trying again makes sense."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyarrow import ArrowException
+
+# What no second attempt will mend. (S3 tells refusals by name only.)
+LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+LASTING_CODES = (errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.EDQUOT)
+REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "NO_SUCH_KEY", "INVALID_ACCESS_KEY", "SIGNATURE")
+
+
+class StorageError(ValueError):
+    """A location that cannot be read or written; the message names it and the remedy.
+
+    `transient`: it may pass by itself, as a network's errors do, so that trying again makes sense.
+    """
+
+    def __init__(self, message: str, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+class EmptyBucketError(StorageError):
+    """A location without any usable video."""
+
+
+@contextmanager
+def named(uri: str, remedy: str) -> Iterator[None]:
+    """Errors of pyarrow, which often do not name the URI, as StorageError."""
+    try:
+        yield
+    except (OSError, ArrowException) as error:
+        reason = " ".join(str(error).split())
+        passing = (
+            not isinstance(error, LASTING) and getattr(error, "errno", None) not in LASTING_CODES
+        )
+        passing = passing and not any(name in reason for name in REFUSALS)
+        raise StorageError(f"{uri}: {reason[:400]}; {remedy}", transient=passing) from error

@@ -1,0 +1,38 @@
+"""Ending a process whose native code hangs: nothing else stops a decoder in an endless loop."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+
+class Watchdog:
+    """Context manager that ends this process unless `feed` is called every `seconds`.
+
+    Ray starts the process again; who counts the starts finds out what hangs.
+    """
+
+    def __init__(self, seconds: float, end: Callable[[], None] = lambda: os._exit(1)) -> None:
+        self._seconds, self._end = seconds, end
+        self._fed = time.monotonic()
+        self._over = threading.Event()
+
+    def feed(self, *_: object) -> None:
+        """Progress was made."""
+        self._fed = time.monotonic()
+
+    def __enter__(self) -> Watchdog:
+        self.feed()
+        threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(min(1.0, self._seconds / 4)):
+            if time.monotonic() - self._fed > self._seconds:
+                self._end()
+                return

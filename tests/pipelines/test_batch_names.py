@@ -1,0 +1,70 @@
+"""Whatever a listing or a manifest says, outputs stay in their folder and apart from each other."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.batch_names import RESERVED, assign_names, output_names, safe_name
+
+parts = st.one_of(
+    st.sampled_from(["..", ".", "", "_work", "_Review", "a.mp4", "a.mp4.json", "A.MP4", " "]),
+    st.text(st.sampled_from("abAB .#%é\u0301\n\x00/\\"), max_size=4),
+    st.text(max_size=5),
+    st.just("x" * 300),
+    st.just("é" * 200),
+)
+suffixes = st.sampled_from(["", ".mp4", ".MP4", ".mov", ".mov.mp4", ".avi", ".webm"])
+names = st.builds(
+    lambda path, suffix: "/".join(path) + suffix, st.lists(parts, max_size=4), suffixes
+)
+
+
+def same(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+@given(st.sets(names, max_size=12))
+def test_names_never_collide_nor_leave_their_folder(sources: set[str]):
+    outputs = output_names(sources)
+    assert set(outputs) == sources
+    files = {same(output) for output in outputs.values()}
+    assert len(files) == len(sources)
+    records = {f"{file}.json" for file in files}
+    assert not files & records
+    for output in outputs.values():
+        path = PurePosixPath(output)
+        assert not path.is_absolute() and not {"..", ".", ""} & set(output.split("/"))
+        assert os.path.normpath(f"/out/{output}") == f"/out/{output}"
+        assert path.suffix.lower() in (".mp4", ".mov", ".mkv", ".webm", ".m4v")
+        assert same(path.parts[0]) not in RESERVED
+        assert all(len(part.encode()) <= 200 for part in path.parts)
+        above = {same(str(parent)) for parent in path.parents}
+        assert not above & (files | records), "a file where another needs a folder"
+    assert output_names(sorted(sources, reverse=True)) == outputs
+
+
+@given(st.sets(names, max_size=6))
+def test_what_is_harmless_stays(sources: set[str]):
+    for source, output in output_names(sources).items():
+        if safe_name(source) == source and len({same(n) for n in sources}) == len(sources) == 1:
+            assert output == source
+
+
+def test_names_can_be_had_in_a_real_folder(tmp_path: Path):
+    wanted = ["a b.mp4", "a#b%20.mov", "übung/日本.mkv", "../../x.mp4", "/etc/x.mp4", "a.mp4/b.mp4",
+              "a.mp4", "A.mp4", "x" * 400 + ".mp4", "_work/a.mp4", "walk", "b.avi"]  # fmt: skip
+    outputs = assign_names({name: name for name in wanted})
+    for name in ("a b.mp4", "a#b%20.mov", "übung/日本.mkv"):
+        assert outputs[name] == name
+    assert outputs["walk"] == "walk.mp4" and outputs["b.avi"] == "b.avi.mkv"
+    for output in outputs.values():
+        path = tmp_path / output
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(exist_ok=False)
+        Path(f"{path}.json").touch(exist_ok=False)
+    assert len([path for path in tmp_path.rglob("*.json")]) == len(wanted)

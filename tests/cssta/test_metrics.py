@@ -233,3 +233,18 @@ def test_what_the_frame_before_does_not_show_is_left_out():
     masks[:, :, -1:] = True
     assert np.isnan(warping_error(result, truth, masks)).all()
     assert warping_error(result, truth)[0] < 5e-3
+
+
+@pytest.mark.parametrize(("right", "down"), [(2, 1), (4, 0), (0, 3)])
+def test_a_known_translation_gives_its_analytic_value(right, down):
+    """A ramp that stands still in a panning scene: each step is off by slope times the pan."""
+    rng = np.random.default_rng(0)
+    scene = cv2.GaussianBlur(rng.integers(0, 256, (120, 140, 3), np.uint8), (0, 0), 1.5)
+    scene = cv2.normalize(scene, None, 0, 255, cv2.NORM_MINMAX)
+    truth = np.stack([scene[down * t :, right * t :][:64, :80] for t in range(3)])
+    y, x = np.mgrid[:64, :80]
+    ramp = (2 * x + y).astype(np.uint8)[None, ..., None].repeat(3, 0).repeat(3, 3)
+    masks = np.zeros(truth.shape[:3], bool)
+    masks[:, 16:48, 16:64] = True
+    expected = ((2 * right + down) / 255) ** 2
+    assert warping_error(ramp, truth, masks) == pytest.approx([expected] * 2, rel=0.02)

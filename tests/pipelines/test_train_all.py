@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from cssta.checkpoint import save_model
 from cssta.config import ModelConfig
+from cssta.evaluation.provenance import describe_model
 from cssta.im2im import Im2Im
 from cssta.inpainting import InpaintingNetwork
 from cssta.temporal import TemporalNetwork
@@ -21,6 +22,7 @@ from pipelines.batch_plan import BatchError
 from pipelines.config import JobConfig
 from pipelines.eval_summary import ClipScore, EvalSummary
 from pipelines.manifest import Rejected
+from pipelines.registry import resolve
 from pipelines.storage import EmptyBucketError, StorageError
 from pipelines.train_all import train_all
 from pipelines.train_stage import STAGES, StageError, StageResult
@@ -109,6 +111,12 @@ def test_stages_in_order_then_one_registered_version(
     assert parent.data.params["data.height"] == "32"
     assert parent.data.metrics["cssta_psnr"] == 20 and parent.data.metrics["videos_rejected"] == 5
     assert parent.data.tags["model_version"] == "models:/cssta/1"
+
+    # What captions quote comes with the model.
+    folder, _ = resolve("models:/cssta/1", mlflow_uri, tmp_path / "cache")
+    told = describe_model(folder, "ours")
+    assert "ours; training footage: damaged, 4 videos" in told and "time: im2im 61 s;" in told
+    assert "steps: im2im 1,000; inpainter 1,000" in told and "of a short run" in told
 
     # The same weights are not registered twice, unless the version is gone.
     assert train_all(cfg, say=said.append).model == summary.model

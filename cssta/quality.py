@@ -33,7 +33,7 @@ PLACES = 64  # offsets tried for the synthetic hole
 LEAST_SHARE = 0.25  # of the mask that must fall on visible pixels
 
 FIGURES = ("seam", "warping", "self_test")
-LIMITS = {"seam": 1.8, "warping": 2.2, "self_test": 15.0}
+LIMITS = {"seam": 1.8, "warping": 1.8, "self_test": 10.0}
 """Default limits (`judge`): completions on real footage pass, what jumps to the eye does not."""
 
 

@@ -221,7 +221,7 @@ def _distribution(totals: Totals, limits: Mapping[str, float | None]) -> list[st
 def _pictures(worst: Sequence[tuple[str, Path]], known: Mapping[str, VideoOutcome]) -> list[str]:
     if not worst:
         return []
-    lines = ["<h2>The worst by these figures</h2>"]
+    lines = ["<h2>Contact sheets, the worst first</h2>"]
     for name, path in worst:
         outcome = known.get(name)
         told = [f"<b>{_text(name)}</b>"]

@@ -30,6 +30,9 @@ class Texture:
         fine: hole pixels above which shifts are not refined, only scaled up.
         trust: weight of the networks' blur in each of the first searches.
         gain: a shift from the frame before gives way only to one of less than so much of its cost.
+        tone: what is wider than about so many pixels has the networks' colour, which is good near
+            the hole's border: down to the first of `depths`, in pixels, and beyond the last no
+            longer.
         flow_side: flow is estimated on frames scaled so that the longer side has at most as many
             pixels.
     """
@@ -38,6 +41,8 @@ class Texture:
     fine: int = 12000
     trust: tuple[float, ...] = (0.1, 0.3, 1.0, 1.0, 1.0, 1.0)
     gain: float = 0.7
+    tone: float = 4.0
+    depths: tuple[float, float] = (6.0, 20.0)
     flow_side: int = 640
 
 
@@ -102,8 +107,18 @@ class TexturePainter:
             shifts = _enlarged(levels[finer + 1], shifts, levels[finer])
             levels[finer].paint(shifts, alike=True)
         painted = levels[0].image + _seam(levels[0], shifts, image)
+        painted += self._tone(image - painted, unseen)
         painted = np.clip(np.rint(painted * unit), 0, np.iinfo(frame.dtype).max)
         return np.where(unseen[..., None], painted.astype(frame.dtype), frame)
+
+    def _tone(self, change: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+        """The soft part of `change` (H, W, 3) from texture to the networks' result, by depth."""
+        inside = unseen.astype(np.float32)
+        soft = cv2.GaussianBlur(change * inside[..., None], (0, 0), self.settings.tone)
+        soft /= np.maximum(cv2.GaussianBlur(inside, (0, 0), self.settings.tone), 1e-3)[..., None]
+        depth = cv2.distanceTransform(unseen.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+        first, last = self.settings.depths
+        return soft * (inside * np.clip((last - depth) / (last - first), 0, 1))[..., None]
 
     def _pyramid(self, image: np.ndarray, hole: np.ndarray) -> list[Exemplar]:
         levels = [Exemplar(image, hole)]

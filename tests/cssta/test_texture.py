@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cssta.propagation import smooth
 from cssta.texture import Texture, TexturePainter
 
 HEIGHT, WIDTH = 72, 96
@@ -26,10 +27,9 @@ def hole() -> np.ndarray:
 
 
 def blurred(frame: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """What networks that cannot know would paint."""
-    result = frame.copy()
-    result[hole] = frame[~hole].mean(axis=0).astype(frame.dtype)
-    return result
+    """What networks that cannot know would paint: right at the border, nothing in particular
+    beyond."""
+    return smooth(frame, hole)
 
 
 def paint(frame, hole, **settings) -> np.ndarray:
@@ -80,7 +80,7 @@ def test_the_texture_moves_with_the_scene(hole):
 
 
 def test_layers_stay_layers(hole):
-    """Green below, blue above: the networks' guess is grey, and yet nothing green rises."""
+    """Green below, blue above: the networks' guess fades from one to the other, and yet nothing green rises."""
     frame = gravel()[:HEIGHT, :WIDTH] // 4
     frame[:36, :, 2] += 160
     frame[36:, :, 1] += 160

@@ -78,13 +78,10 @@ class QualityMeter:
         Texture has steps as well, but of ever other sign along the edge: they cancel in the mean.
         """
         part = _around(mask, max(CONTOURS) + 3)
-        mask, image = mask[part], _levels(result[part])
-        far = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L1, 3)
-        for line in (0, *CONTOURS):
-            step, pairs = _steps_along(image, far <= line)
-            name = "near" if line else "edge"
-            self._sums[f"{name}_step"] += step
-            self._sums[f"{name}_pairs"] += pairs
+        steps, pairs = _steps_along(_levels(result[part]), mask[part])
+        for name, lines in (("edge", slice(0, 1)), ("near", slice(1, None))):
+            self._sums[f"{name}_step"] += float(steps[lines].sum())
+            self._sums[f"{name}_pairs"] += float(pairs[lines].sum())
 
     def _add_warping(
         self, result: np.ndarray, mask: np.ndarray, before: np.ndarray, mask_before: np.ndarray
@@ -194,28 +191,39 @@ def _levels(picture: np.ndarray) -> np.ndarray:
     return levels / 257 if picture.dtype == np.uint16 else levels
 
 
-def _steps_along(image: np.ndarray, inner: np.ndarray) -> tuple[float, float]:
-    """Steps from inside to outside of bool (h, w): the sum of means along the line, and the pairs.
+def _steps_along(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Steps outwards, across the edge of bool (h, w) and each of CONTOURS around it.
 
-    Means are taken of cells, and of each direction apart: what they average looks alike.
+    Means are taken of cells, and of each direction apart: what they average looks alike. Returns
+    for each line the sum of means, each as often as it has pixel pairs, and the number of pairs.
     """
-    total = count = 0.0
-    columns = inner.shape[1] // CELL + 1
-    for near, far in (
-        ((slice(None, -1), slice(None)), (slice(1, None), slice(None))),
-        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
-    ):
-        for crosses in (inner[near] & ~inner[far], inner[far] & ~inner[near]):
-            y, x = crosses.nonzero()
-            steps = image[far][y, x] - image[near][y, x]
-            cells = y // CELL * columns + x // CELL
-            pairs = np.bincount(cells)
-            enough = pairs >= LEAST_PAIRS
-            for channel in range(3):
-                sums = np.bincount(cells, steps[:, channel])
-                total += float(np.abs(sums[enough]).sum()) / 3
-            count += float(pairs[enough].sum())
-    return total, count
+    height, width = mask.shape
+    # In steps along rows and columns, so that a neighbour is at most one further.
+    far = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L1, 3)
+    far = np.minimum(far, 255).astype(np.uint8)
+    line = np.full(256, -1, np.int8)
+    line[[0, *CONTOURS]] = range(1 + len(CONTOURS))
+    inside = cv2.erode(mask.view(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
+    y, x = ((line[far] >= 0) & (inside == 0)).nonzero()
+    columns, rows = width // CELL + 1, height // CELL + 1
+    lines = line[far[y, x]].astype(np.int64)
+    totals, counts = np.zeros((2, 1 + len(CONTOURS)))
+    for down, across in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        y2, x2 = y + down, x + across
+        out = (y2 >= 0) & (y2 < height) & (x2 >= 0) & (x2 < width)
+        out[out] = far[y2[out], x2[out]] > far[y[out], x[out]]
+        steps = image[y2[out], x2[out]] - image[y[out], x[out]]
+        # The pair's upper left pixel says which cell it is in.
+        top, left = y[out] + min(0, down), x[out] + min(0, across)
+        cells = (lines[out] * rows + top // CELL) * columns + left // CELL
+        size = len(totals) * rows * columns
+        pairs = np.bincount(cells, minlength=size).reshape(len(totals), -1)
+        enough = pairs >= LEAST_PAIRS
+        for channel in range(3):
+            sums = np.bincount(cells, steps[:, channel], size).reshape(pairs.shape)
+            totals += (np.abs(sums) * enough).sum(axis=1) / 3
+        counts += (pairs * enough).sum(axis=1)
+    return totals, counts
 
 
 def _flow_errors(now: np.ndarray, then: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -68,6 +68,8 @@ def publish_results(
             seconds=seconds,
             title=f"Batch {cfg.name}",
             worst=[(o.name, pictures[o.name]) for o in chosen if o.name in pictures],
+            limits=dict(settings.limits),
+            facts={"completed videos": output, "ledger": join(output, LEDGER)},
         )
         write_ledger(ordered, ledger)
         for path in (report, ledger):

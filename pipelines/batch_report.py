@@ -43,7 +43,7 @@ p.sub{color:#666;margin:0}
 .tile.bad b,td.bad{color:#b3261e} .tile.warn b,td.warn{color:#8a5a00}
 table{border-collapse:collapse;margin:.7em 0}
 td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:left;vertical-align:top;
-overflow-wrap:anywhere}
+overflow-wrap:anywhere} td:first-child{min-width:10em}
 th{border-bottom:2px solid #888} .n{text-align:right;font-variant-numeric:tabular-nums;
 white-space:nowrap;overflow-wrap:normal}
 .scroll{overflow-x:auto} .charts{display:flex;flex-wrap:wrap;gap:1em}
@@ -83,7 +83,7 @@ def write_report(
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width,initial-scale=1">',
         f"<title>{_text(title)}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{_text(title)}</h1><p class=sub>{_text(model.describe())}, cssta {__version__}</p>",
+        f"<h1>{_text(title)}</h1><p class=sub>model {_text(model.describe())}, cssta {__version__}</p>",
         _tiles(totals),
         *_failures(outcomes, totals),
         *_reviews(outcomes),

@@ -23,7 +23,7 @@ from cssta.progress import Progress
 from cssta.segments import LONGEST, plan_segments
 from cssta.survey import Survey, survey
 from cssta.video import MaskSpec, VideoError, VideoSource, choose_encoding, open_masks, open_source
-from cssta.work_folder import WorkFolder, describe, flush
+from cssta.work_folder import WorkFolder, code_digest, describe, flush
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,8 @@ def complete_file(
     place = target[0] if target else job.output
     check_output(place, inputs, job.overwrite, is_folder=bool(target))
     source = open_source(job.video, job.fps)
+    if job.fps and not source.info.is_folder:
+        log.warning("%s: it has its own timing, so --fps is left aside", job.video)
     masks = open_masks(job.mask, source)
     output = open_output(job, source)
     work = WorkFolder(output.path)
@@ -224,7 +226,7 @@ def _fingerprint(job: FileJob, source: VideoSource, segment_frames: int) -> dict
         "mask": {**mask, "path": path and describe(Path(path))},
         "model": describe(_model_folder(job)),
         "options": {**options, "segment_frames": segment_frames},
-        "version": __version__,
+        "version": [__version__, code_digest()],
     }
 
 

@@ -34,14 +34,14 @@ log = logging.getLogger(__name__)
 def frame_target(output: Path, as_frames: bool = False) -> tuple[Path, str | None] | None:
     """The folder, and the pattern of names, that an output of PNG frames goes to; None: a video.
 
-    Frames are asked for by a name without ending, by a pattern such as `shot.%04d.png`, and, unless
-    the ending is a video's, by `as_frames` or a folder of that name.
+    Frames are asked for by a name without ending, by a pattern such as `shot.%04d.png`, by
+    `as_frames`, and, unless the ending is a video's, by a folder of that name.
     """
     if output.suffix.lower() == ".png" and NUMBER.search(output.name):
         return output.parent, output.name
     if not output.suffix:
         return output, None
-    if output.suffix.lower() not in CONTAINERS and (as_frames or output.is_dir()):
+    if as_frames or (output.suffix.lower() not in CONTAINERS and output.is_dir()):
         return output, None
     return None
 

@@ -66,7 +66,8 @@ def _add_mask(group: argparse._ArgumentGroup) -> None:
         type=box,
         action="append",
         metavar="X,Y,W,H[@T0-T1]",
-        help="a rectangle in pixels, from second T0 to T1 or all the time; may be repeated",
+        help="a rectangle in pixels, from second T0 to T1 or all the time; may be repeated "
+        "(and may begin outside: --box=-5,0,9,9)",
     )
     group.add_argument(
         "--alpha", action="store_true", help="the video's own alpha channel: transparent is hole"

@@ -78,10 +78,12 @@ class FileOutput:
         self, work: WorkFolder, masks: MaskSource, segments: int, progress: Progress
     ) -> None:
         partial = work.path / f"whole{self.path.suffix}"
-        assemble(
-            partial, [work.segment(n) for n in range(segments)], self.source.info, self.encoding
-        )
         exact = masks if self.encoding.lossless else None
-        progress.phase("verify", self.source.info.frames)
-        verify(partial, self.source, self.encoding, exact, progress.advance)
+        finished = [work.segment(number) for number in range(segments)]
+        try:
+            assemble(partial, finished, self.source.info, self.encoding)
+            progress.phase("verify", self.source.info.frames)
+            verify(partial, self.source, self.encoding, exact, progress.advance)
+        except VideoError as error:
+            raise error.about(self.path) if error.path == partial else error from error
         os.replace(partial, self.path)

@@ -166,6 +166,14 @@ def _write(file: Path, text: str) -> None:
     partial.replace(file)
 
 
+def code_digest() -> str:
+    """A digest of the method's code: an older version's segments do not fit a newer one's."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def describe(path: Path) -> str:
     """A digest that changes when a file, or the pictures of a folder, change."""
     digest = hashlib.sha256()

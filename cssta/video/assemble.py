@@ -6,6 +6,7 @@ untouched.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -25,6 +26,8 @@ from cssta.video.streams import add_streams, track_number
 if TYPE_CHECKING:
     from cssta.video.source import SourceInfo
 
+# What has nothing to do with the container: no room, no right, a broken disk.
+DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES}
 MOV = ("mp4", "mov")
 MATROSKA = ("matroska", "webm")
 LATE = 16  # units; a late start needs more than there are frames that wait
@@ -147,6 +150,10 @@ def write_packets(
                 output.mux(packet)
             place = track_number(output, video)
     except (av.FFmpegError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) in DISK:
+            raise VideoError(
+                partial, "unwritable", f"writing failed ({error})", "Make room on its disk"
+            ) from error
         raise VideoError(
             partial,
             "format",

@@ -52,7 +52,10 @@ class Box:
 
 
 class BoxMasks:
-    """The boxes of each frame. Raises VideoError ("mask-size") for one outside the picture."""
+    """The boxes of each frame.
+
+    Raises VideoError for one outside the picture ("mask-size") or after the end ("mask-length").
+    """
 
     length = None
 
@@ -67,6 +70,14 @@ class BoxMasks:
                     f"the box {box.x},{box.y},{box.width},{box.height} lies outside its "
                     f"{info.width}x{info.height} pixels",
                     "Give x,y,w,h in pixels of the picture as shown, from its top left",
+                )
+            if box.start >= info.duration:
+                raise VideoError(
+                    info.path,
+                    "mask-length",
+                    f"the box from second {box.start:g} on comes after its end at "
+                    f"{float(info.duration):.3f}",
+                    "Give times in seconds from its first frame",
                 )
         self.description = f"hole in {len(boxes)} box{'es' if len(boxes) > 1 else ''}"
         self._drawn: dict[tuple[Box, ...], np.ndarray] = {}

@@ -94,7 +94,7 @@ def choose_encoding(
             f"{name} knows no quality {crf:g}",
             f"Give one {bounds}" if bounds else "Leave it out",
         )
-    stored = _pixel_format(info, output, name, encoder, pix_fmt, accept_loss)
+    stored = _pixel_format(info, output, name, encoder, pix_fmt, accept_loss, lossless)
     deep = source is not None and bit_depth(av.VideoFormat(stored)) > 8  # HDR needs that
     options = encoder.settings(crf) | _own_options(info, name, stored, source)
     if deep:
@@ -154,6 +154,7 @@ def _pixel_format(
     encoder: Encoder,
     asked: str | None,
     accept_loss: bool,
+    lossless: bool,
 ) -> str:
     """What the encoder gets. Raises VideoError where it does not hold the source's samples."""
     own = planar_format(av.VideoFormat(info.pix_fmt))
@@ -176,6 +177,13 @@ def _pixel_format(
         if bit_depth(format) < info.bit_depth:
             log.warning(
                 "%s: %d bits become %d, as asked", info.path, info.bit_depth, bit_depth(format)
+            )
+        if lossless and _equal_format(own, encoder) != _equal_format(asked, encoder):
+            raise VideoError(
+                output,
+                "format",
+                f"--lossless keeps the source's samples, {own}, and {asked} has others",
+                "Leave --pix-fmt or --lossless out",
             )
         own = asked
     stored = _equal_format(own, encoder)

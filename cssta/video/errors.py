@@ -23,6 +23,11 @@ class VideoError(ValueError):
         self.reason = reason
         self._arguments = (path, reason, problem, remedy)
 
+    def about(self, path: str | Path) -> VideoError:
+        """The same of another file: of the output that a user knows, not of a working copy."""
+        _, *rest = self._arguments
+        return VideoError(path, *rest)
+
     def __reduce__(self):
         # Exceptions are rebuilt from `args`, which here is only the message; workers of a
         # cluster send theirs pickled.

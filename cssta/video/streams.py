@@ -26,12 +26,31 @@ def other_streams(source: InputContainer, info: SourceInfo) -> list[av.stream.St
     return [
         stream
         for stream in source.streams
-        if stream.index != info.stream and not is_chapter_track(source, stream)
+        if stream.index != info.stream and not is_own_track(source, stream)
     ]
 
 
-def is_chapter_track(source: InputContainer, stream: av.stream.Stream) -> bool:
-    """A track that mp4 and mov keep their chapters in; it is written anew from these."""
+def is_own_track(source: InputContainer, stream: av.stream.Stream) -> bool:
+    """A track in which mp4 and mov keep chapters or the timecode; it is written anew from these."""
+    return _is_timecode_track(source, stream) or _is_chapter_track(source, stream)
+
+
+def timecode(source: InputContainer) -> str | None:
+    """The time of day, or of the tape, at which the video starts."""
+    tags = (tag for stream in source.streams for tag in stream.metadata.items())
+    return next((code for key, code in tags if key.lower() == "timecode"), None)
+
+
+def _is_timecode_track(source: InputContainer, stream: av.stream.Stream) -> bool:
+    return (
+        stream.type == "data"
+        and "mov" in source.format.name
+        and stream.codec_context is None
+        and "timecode" in stream.metadata
+    )
+
+
+def _is_chapter_track(source: InputContainer, stream: av.stream.Stream) -> bool:
     if stream.type != "data" or "mov" not in source.format.name:
         return False
     chapters = source.chapters()
@@ -60,6 +79,8 @@ def add_streams(
         if stream.index == info.stream:
             video = copy = output.add_stream_from_template(template, opaque=True)
             _describe(video, encoding, times, info)
+            if code := timecode(source):
+                video.metadata["timecode"] = code
         elif stream.index in others:
             copy = copies[stream.index] = output.add_stream_from_template(stream, opaque=True)
         else:

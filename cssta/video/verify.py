@@ -22,11 +22,11 @@ from cssta.video.errors import VideoError
 from cssta.video.planes import planar, planar_format, planes
 from cssta.video.properties import canonical, differences, look
 from cssta.video.segment_writer import Encoding
-from cssta.video.streams import is_chapter_track
+from cssta.video.streams import is_own_track, timecode
 
 if TYPE_CHECKING:
     from cssta.video.mask_source import MaskSource
-    from cssta.video.source import VideoSource
+    from cssta.video.source import SourceInfo, VideoSource
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ def verify(
         video = next(track for track in ours.values() if track.kind == "video")
         shift = _check_times(partial, video, times, 1 / info.fps)
         if not info.is_folder:
+            _check_timecode(partial, info)
             _check_tracks(partial, ours, _tracks(info.path), info, encoding, times, shift)
         if masks is None:
             _check_decoding(partial, info.frames, advance)
@@ -112,7 +113,7 @@ def _stored_format(encoding: Encoding) -> str:
 def _tracks(path: Path) -> dict[int, Track]:
     with open_video(path) as (container, video):
         tracks, last = {}, (-(2**62), 0)
-        streams = [s for s in container.streams if not is_chapter_track(container, s)]
+        streams = [s for s in container.streams if not is_own_track(container, s)]
         for stream in streams:
             context = stream.codec_context
             name = canonical(context.name) if context else stream.type
@@ -171,6 +172,13 @@ def _check_times(path: Path, video: Track, times: Timeline, usual: Fraction) -> 
         if abs(late) > usual + video.time_base:
             raise _unverified(path, f"it ends {float(late):+.3f} s off the source's end")
     return shift
+
+
+def _check_timecode(path: Path, info: SourceInfo) -> None:
+    with open_video(path) as (copy, _), open_video(info.path) as (source, _):
+        ours, theirs = timecode(copy), timecode(source)
+    if ours != theirs:
+        raise _unverified(path, f"its timecode is {ours or 'none'}, not {theirs or 'none'}")
 
 
 def _check_tracks(path, ours, theirs, info, encoding, times, shift) -> None:

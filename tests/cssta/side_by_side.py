@@ -77,7 +77,7 @@ def other_facts(path: Path) -> list[dict]:
             facts.append(
                 {
                     "type": copy.type,
-                    "codec": context.codec.canonical_name if context else copy.metadata,
+                    "codec": context.codec.canonical_name if context else _said(copy.metadata),
                     "bytes": digest.hexdigest(),
                     "times": times,
                     "tags": {k: v for k, v in copy.metadata.items() if k in TAGS and v != "und"},
@@ -130,3 +130,8 @@ class Holes:
     def masks(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         for _ in range(start, self.info.frames if stop is None else stop):
             yield hole(self.info)
+
+
+def _said(metadata: dict[str, str]) -> dict[str, str]:
+    """Without who wrote it."""
+    return {key: value for key, value in metadata.items() if key != "handler_name"}

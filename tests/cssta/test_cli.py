@@ -362,6 +362,7 @@ def test_frames_keep_their_names(inputs, tmp_path, painter):
     assert made("plain", "--overwrite", video="shot/sc7.%04d.jpg") == names
     assert made("take.2/") == names  # the slash tells that it is a folder
     assert made("take.2", "--overwrite") == names
+    assert made("take.mp4/") == names
     assert made("deep/a%05d.png") == [f"a0{number}.png" for number in range(1001, 1005)]
     assert made("film/%d.png", video="shot.mp4") == [f"{number}.png" for number in range(4)]
     (tmp_path / "plain" / "diary.png").touch()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from cssta import complete_file as module
 from cssta.complete_file import FileJob, complete_file
 from cssta.progress import Progress
-from cssta.video import Box, MaskSpec, SegmentWriter, VideoError, open_source
+from cssta.video import Box, MaskSpec, SegmentWriter, VideoError, assemble, open_source
 from cssta.work_folder import WorkFolder
 from tests.cssta.media import clip, make_video
 from tests.cssta.painter import Painter
@@ -123,7 +124,7 @@ def test_scenes_without_a_hole_need_no_model(video, painter):
     mask = MaskSpec(boxes=(Box(10, 12, 14, 10, 0.0, 0.3),))
     outcome = run(replace(job(video), mask=mask), painter)
     assert outcome.completed == 8 and len(painter.seen) == 3
-    mask = MaskSpec(boxes=(Box(10, 12, 14, 10, 50.0, 51.0),))
+    mask = MaskSpec(boxes=(Box(10, 12, 14, 10, 0.84, 0.86),))
     task = replace(job(video, "none.mp4"), mask=mask)
     assert complete_file(task, load=None).device == "none"
 
@@ -200,7 +201,9 @@ def test_a_killed_job_goes_on_to_the_same_bytes(video, painter, tmp_path):
     assert contents(tmp_path / "out.mp4") == contents(tmp_path / "straight.mp4")
 
 
-def test_without_resume_it_starts_over_and_with_other_options_it_says_so(video, painter, tmp_path):
+def test_without_resume_it_starts_over_and_with_other_options_it_says_so(
+    video, painter, tmp_path, monkeypatch
+):
     with pytest.raises(KeyboardInterrupt):
         run(job(video), Stopping(interrupt))
     with pytest.raises(VideoError, match="another options") as caught:
@@ -208,6 +211,9 @@ def test_without_resume_it_starts_over_and_with_other_options_it_says_so(video, 
     assert caught.value.reason == "resume" and WorkFolder(tmp_path / "out.mp4").path.exists()
     with pytest.raises(VideoError, match="another mask"):
         run(replace(job(video, resume=True), mask=replace(BOX, dilate=1)), painter)
+    monkeypatch.setattr(module, "code_digest", lambda: "another")
+    with pytest.raises(VideoError, match="another version"):
+        run(job(video, resume=True), painter)
     assert run(job(video), painter).resumed == 0
     assert left(tmp_path) == ["in.mp4", "out.mp4"]
 
@@ -290,6 +296,23 @@ def test_an_older_output_stays_until_the_new_one_is_whole(video, painter, tmp_pa
     assert output.read_text() == "older"
     run(job(video, overwrite=True, resume=True), painter)
     assert open_source(output).info.frames == 21
+
+
+def test_a_disk_that_is_full_when_all_is_done(video, painter, tmp_path, monkeypatch):
+    def on_a_full_disk(*arguments):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            assemble(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr("cssta.output.assemble", on_a_full_disk)
+    with pytest.raises(VideoError, match=r"Make room on its disk") as caught:
+        run(job(video), painter)
+    assert (caught.value.reason, caught.value.path) == ("unwritable", tmp_path / "out.mp4")
+    monkeypatch.undo()
+    assert run(job(video, resume=True), Painter()).resumed == 5  # nothing is lost
 
 
 def test_a_place_that_cannot_be_written(video, painter, tmp_path):

@@ -80,7 +80,7 @@ def test_the_texture_moves_with_the_scene(hole):
 
 
 def test_layers_stay_layers(hole):
-    """Green below, blue above: the networks' guess fades from one to the other, and yet nothing green rises."""
+    """Green below, blue above: the networks' guess fades, and yet nothing green rises."""
     frame = gravel()[:HEIGHT, :WIDTH] // 4
     frame[:36, :, 2] += 160
     frame[36:, :, 1] += 160

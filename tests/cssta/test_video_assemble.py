@@ -27,6 +27,7 @@ UNSTEADY = np.cumsum([7, 100, 300, 33, 34, 1, 250, 33, 33, 33, 1, 500]).tolist()
 MILLI = Fraction(1, 1000)
 CHAPTERS = [(0, 0.2, "one"), (0.2, 0.5, "two")]
 
+TAPE = {"timecode": "01:02:03:04"}
 # name: what the source is made of. Each must come back the same, in the same container.
 SOURCES = {
     "h264.mp4": {"options": BFRAMES},
@@ -80,6 +81,8 @@ SOURCES = {
         "metadata": {"title": "All tracks"},
     },
     "one-frame.mp4": {"length": 1},
+    "tape.mov": {"fps": 25, "stream_metadata": TAPE, "audio": ["pcm_s16le"]},
+    "tape.mp4": {"fps": Fraction(30000, 1001), "stream_metadata": TAPE},
 }
 
 
@@ -149,6 +152,17 @@ FOREIGN = {
     "mpeg.ts": {"audio": ["aac"], "options": BFRAMES},
     "old.avi": {"codec": "mpeg4", "audio": ["libmp3lame"]},
 }
+
+
+@pytest.mark.parametrize("name", ["tape.mov", "tape.mp4"])
+@pytest.mark.parametrize("suffix", [".mov", ".mp4", ".mkv"])
+def test_the_timecode_crosses_containers(tmp_path, name, suffix):
+    copy = rewritten(made(tmp_path / name), tmp_path / f"copy{suffix}")
+    with av.open(str(copy)) as container:
+        tags = {key.lower(): value for key, value in container.streams.video[0].metadata.items()}
+        tracks = [stream.type for stream in container.streams if stream.type == "data"]
+    assert tags["timecode"] == TAPE["timecode"]
+    assert len(tracks) == (suffix != ".mkv")
 
 
 @pytest.mark.parametrize(("name", "suffix", "choices"), CROSSINGS)

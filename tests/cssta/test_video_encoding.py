@@ -64,6 +64,7 @@ REFUSED = [
     ("prores.mov", "a.mov", {"crf": 3}, "prores knows no quality 3", None),
     ("h264.mp4", "a.mp4", {"pix_fmt": "yuv999"}, "no pixel format yuv999", None),
     ("h264.mp4", "a.mkv", {"codec": "h264", "lossless": True}, "not the lossless codec", None),
+    ("h264.mp4", "a.mkv", {"pix_fmt": "yuv420p10le", "lossless": True}, "has others", None),
     ("h264.mp4", "a.webm", {}, "h264", "a.mp4"),
     ("prores.mov", "a.mp4", {}, "prores", "a.mkv"),
     ("h264.mp4", "a.mov", {"lossless": True}, "ffv1", "a.mkv"),

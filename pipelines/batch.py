@@ -150,11 +150,14 @@ def _complete(
     source = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
     # A block for each unit: those of one long video are for all actors, not for one.
     source.context.target_max_block_size = 1
+    # (The watchdogs end what hangs; a long video may take hours to look through.)
+    source.context.execution_no_progress_timeout_s = -1
     units = source.flat_map(
         survey_group,
         fn_kwargs={"settings": settings, "keeper": keeper},
         num_cpus=pool.spare,
-        max_retries=-1,  # the keeper knows which file it is that kills them
+        # (The keeper knows which file it is that kills them.)
+        ray_remote_args_fn=lambda: {"max_retries": -1},
     )
     completed = map_actors(units, Completer, pool, keeper, settings, load_engine)
     assemble = ray.remote(num_cpus=pool.spare / 2, max_retries=3)(assemble_task)

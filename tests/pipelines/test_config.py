@@ -127,3 +127,30 @@ def test_survives_pickling_and_its_own_dictionary():
     assert JobConfig.parse(cfg.to_dict()) == cfg
     assert cfg.flat()["data.masks.kind"] == "freeform"
     assert cfg.flat()["tune.ranges.lambda_r"] is None
+
+
+def test_inference_takes_a_manifest_or_a_folder_and_options_of_a_video():
+    content = {"data": {"videos": "v"}, "inference": {"manifest": "list.csv", "output": "out"}}
+    cfg = JobConfig.parse(content)
+    assert cfg.inference.manifest.endswith("/list.csv")
+    content["inference"]["options"] = {"dilate": 4, "boxes": "1,2,3,4@0-2"}
+    content["inference"]["limits"] = {"seam": 1.8}
+    cfg = JobConfig.parse(content)
+    assert cfg.inference.options.dilate == 4 and cfg.inference.limits.seam == 1.8
+    assert JobConfig.parse(cfg.to_dict()) == cfg
+
+
+@pytest.mark.parametrize(
+    ("inference", "words"),
+    [
+        ({"manifest": "list.csv"}, "without inference.output"),
+        ({"output": "out"}, "without inference.videos"),
+        ({"actors": 2, "min_actors": 3}, "min_actors 3 is above actors 2"),
+        ({"options": {"boxes": "1,2"}}, "boxes.*is not a box"),
+        ({"options": {"dilate": -1}}, "dilate"),
+        ({"limits": {"sharpness": 1.0}}, "sharpness.*unknown key.*seam"),
+    ],
+)
+def test_what_is_wrong_with_a_batch_is_named(inference: dict, words: str):
+    with pytest.raises(ConfigError, match=words):
+        JobConfig.parse({"data": {"videos": "v"}, "inference": inference})

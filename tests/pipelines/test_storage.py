@@ -151,3 +151,34 @@ def test_file_uris_and_relative_paths_are_local(tmp_path: Path, monkeypatch):
     (relative,) = storage.list_videos(".")
     (by_uri,) = storage.list_videos(f"file://{tmp_path}/a%20film.mp4")
     assert relative == by_uri == storage.VideoFile(str(tmp_path / "a film.mp4"), 1)
+
+
+def test_only_what_can_pass_is_called_transient(s3_bucket, s3_server, tmp_path: Path):
+    for uri, endpoint, transient in (
+        ("s3://bucket/a", "http://127.0.0.1:9", True),
+        ("s3://absent/a", s3_server, False),
+        ("s3://bucket/absent", s3_server, False),
+        (str(tmp_path / "absent"), None, False),
+    ):
+        with pytest.raises(StorageError) as caught:
+            storage.read_bytes(uri, endpoint)
+        assert caught.value.transient == transient, caught.value
+
+
+def test_temporary_names_can_be_kept_in_one_place(tmp_path: Path, bucket, monkeypatch):
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    uri, work = storage.join(bucket[0], "film.mp4"), storage.join(bucket[0], "_work/a")
+    seen = []
+    real = pafs.copy_files
+
+    def spy(source, destination, **options):
+        seen.append(destination)
+        real(source, destination, **options)
+
+    monkeypatch.setattr(pafs, "copy_files", spy)
+    storage.publish(tmp_path / "film.mp4", uri, bucket[1], work)
+    assert len(seen) == 1 and "/_work/a/" in seen[0]
+    assert storage.read_bytes(uri, bucket[1]) == b"film"
+    for gone in (work, work, uri):
+        storage.delete(gone, bucket[1])
+        assert not storage.exists(gone, bucket[1])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cssta.evaluation.methods import PARTS
 from cssta.evaluation.protocols import protocol
 from cssta.evaluation.published import TABLES
 from cssta.evaluation.tables import Evaluation
@@ -86,29 +87,26 @@ def ablate(
     videos = find_videos(cfg, say)
     with tempfile.TemporaryDirectory(prefix="cssta-ablation-") as scratch:
         folders = train_variants(cfg, wanted, videos, Path(scratch), run, say)
-        scored: dict[int, tuple[Evaluation, dict[str, Path]]] = {}
-        for table in tables:
-            parts = []
-            for one in (variant for variant in wanted if table in variant.tables):
-                say(f"table {table}: {one.name}")
-                paper = TABLES[table]
-                methods = paper.methods if one == FULL else paper.others
-                parts.append(
-                    evaluate_protocol(
-                        cfg,
-                        folders[one.name],
-                        data,
-                        protocol(paper.protocol, paper.holes, cfg.seed),
-                        methods,
-                        pictures=pictures / f"{table}-{_slug(one.name)}",
-                        longest=longest,
-                        label=one.name,
-                        table=table,
-                        on_sequence=lambda text, *of: say(f"  [{of[0]}/{of[1]}] {text}"),
-                    )
-                )
-            scored[table] = merge(parts, [one for one in wanted if table in one.tables])
-    return scored
+        scored: dict[str, tuple[Evaluation, dict[str, Path]]] = {}
+        for one in wanted:
+            say(f"scoring: {one.name}")
+            # (Both tables are by one protocol; the first asks most of the full method.)
+            paper = TABLES[min(set(one.tables) & set(tables))]
+            scored[one.name] = evaluate_protocol(
+                cfg,
+                folders[one.name],
+                data,
+                protocol(paper.protocol, paper.holes, cfg.seed),
+                paper.methods if one == FULL else paper.others,
+                pictures=pictures / _slug(one.name),
+                longest=longest,
+                label=one.name,
+                on_sequence=lambda text, *of: say(f"  [{of[0]}/{of[1]}] {text}"),
+            )
+    return {
+        table: merge(table, [(one, *scored[one.name]) for one in wanted if table in one.tables])
+        for table in tables
+    }
 
 
 def train_variants(
@@ -142,27 +140,36 @@ def train_variants(
 
 
 def merge(
-    parts: Sequence[tuple[Evaluation, dict[str, Path]]], variants: Sequence[Variant]
+    table: int, parts: Sequence[tuple[Variant, Evaluation, dict[str, Path]]]
 ) -> tuple[Evaluation, dict[str, Path]]:
-    """One table of several models' evaluations; what all captions say is said once."""
-    first = parts[0][0]
-    lines = [line for evaluation, _ in parts for line in evaluation.caption]
-    budget = (
-        "Ablations are the same training job with one key changed, of equal budget, from random "
-        "weights: " + "; ".join(variant.describe() for variant in variants) + "."
-    )
-    scores = [score for evaluation, _ in parts for score in evaluation.scores]
+    """One table of several variants' evaluations; what all captions say is said once."""
+    paper, first = TABLES[table], parts[0][1]
+    scores = []
+    for variant, evaluation, _ in parts:
+        methods = paper.methods if variant == FULL else paper.others
+        names = {f"{variant.name}: {method}" for method in methods}
+        scores += [score for score in evaluation.scores if score.method in names]
     order = {name: number for number, name in enumerate(first.sequences)}
+    lines = [line for _, evaluation, _ in parts for line in evaluation.caption]
+    caption = [line for line in dict.fromkeys(lines) if not line.startswith("Methods: ")]
+    caption += [
+        "Methods: " + "; ".join(f"{part}: {PARTS[part]}" for part in paper.methods) + ".",
+        "Ablations are the same training job with one key changed, of equal budget, from random "
+        "weights: " + "; ".join(variant.describe() for variant, *_ in parts) + ".",
+    ]
     pictures = {
-        f"{variant.name}; {caption}": path
-        for variant, (_, drawn) in zip(variants, parts, strict=True)
-        for caption, path in drawn.items()
+        f"{variant.name}; {title}": path
+        for variant, _, drawn in parts
+        for title, path in drawn.items()
     }
+    failed = dict.fromkeys(text for _, evaluation, _ in parts for text in evaluation.failed)
     whole = replace(
         first,
-        caption=(*dict.fromkeys(lines), budget),
-        scores=tuple(sorted(scores, key=lambda s: order.get(s.sequence, len(order)))),
-        failed=tuple(dict.fromkeys(text for one, _ in parts for text in one.failed)),
+        title=paper.title,
+        caption=tuple(caption),
+        scores=tuple(sorted(scores, key=lambda score: order.get(score.sequence, len(order)))),
+        published=paper.rows,
+        failed=tuple(failed),
     )
     return whole, pictures
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import ray
 
+from cssta.evaluation.provenance import cpu_name
 from pipelines import storage
 from pipelines.config import JobConfig
 from pipelines.train_stage import StageResult, Videos
@@ -64,4 +65,5 @@ def _machines() -> str:
     }
     cpus = sum(node.get("CPU", 0) for node in nodes)
     what = f"{gpus:g} GPUs ({', '.join(sorted(kinds)) or 'of unknown kind'})" if gpus else "no GPU"
-    return f"{len(nodes)} nodes, {cpus:g} CPUs, {what}"
+    plural = "s" if len(nodes) != 1 else ""
+    return f"{len(nodes)} node{plural}, {cpus:g} CPUs ({cpu_name()} at the head), {what}"

@@ -68,13 +68,14 @@ def test_every_variant_is_trained_alike_and_scored(cfg, tmp_path: Path, monkeypa
         content = (folder / f"{name}.safetensors").read_bytes()
         return StageResult(name, "0" * 12, content, {}, 12.0, reused=False)
 
-    def score(cfg, folder, data, protocol, methods, *, label, table, **more):
-        evaluated.append((label, table, load_model(folder).config.attention, methods))
+    def score(cfg, folder, data, protocol, methods, *, label, **more):
+        evaluated.append((label, load_model(folder).config.attention, methods))
         scores = [
             SequenceScore(s, f"{label}: {m}", 4, 4, 0.2, "d", 20.0, 0.9, 15.0, 1.0, 2.0)
             for s in "ab" for m in methods
         ]  # fmt: skip
-        return Evaluation(f"Table {table}", ("Holes.", label), tuple(scores)), {"a": tmp_path}
+        caption = ("Holes.", f"Model: {label}.", f"Methods: {label}")
+        return Evaluation("By protocol", caption, tuple(scores)), {"a": tmp_path}
 
     monkeypatch.setattr(module, "train_stage", train_stage)
     monkeypatch.setattr(module, "evaluate_protocol", score)
@@ -86,21 +87,24 @@ def test_every_variant_is_trained_alike_and_scored(cfg, tmp_path: Path, monkeypa
         "full", "none", "hole-region", "inter-frame", "full",
     ]  # fmt: skip
     assert [weight for *_, weight, _ in trained[1:]] == [0.5] * 4 + [0.0]
-    assert [(label, attention) for label, table, attention, _ in evaluated if table == 3] == [
+    assert [(label, attention) for label, attention, _ in evaluated] == [
         ("full", "full"),
         ("without the CSSTA layer", "none"),
         ("without inter-frame attention", "hole-region"),
         ("without hole-region attention", "inter-frame"),
+        ("without FeatureLoss", "full"),
     ]
-    full = next(methods for label, table, _, methods in evaluated if (label, table) == ("full", 3))
-    assert {f"references-{count}" for count in (0, 2, 6, "all")} < set(full)
+    assert {f"references-{count}" for count in (0, 2, 6, "all")} < set(evaluated[0][2])
 
     table, pictures = tables[3]
     assert table.methods[0] == "full: stage1" and len(table.methods) == 6 + 3
     assert list(pictures)[:2] == ["full; a", "without the CSSTA layer; a"]
     caption = " ".join(table.caption)
     assert "equal budget" in caption and "model.attention=none" in caption
-    assert table.caption.count("Holes.") == 1
+    assert table.caption.count("Holes.") == 1 and caption.count("Methods:") == 1
+    assert caption.count("Model: ") == 4
+    assert tables[4][0].methods == ("full: network", "without FeatureLoss: network")
+    assert "| without FeatureLoss | 25.07 / 0.841 |" in "\n".join(tables[4][0].beside_table())
     card = (tmp_path / "runs/cssta/ablation/without-featureloss/README.md").read_text()
     assert "lambda_F 0," in card and "**A short run**" in card and "inpainter 12 s" in card
 

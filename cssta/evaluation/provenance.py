@@ -32,7 +32,8 @@ def describe_model(folder: str | Path | None, label: str = "") -> str:
     `label`: how tables call it, where there are several.
     """
     path = Path(folder) if folder is not None else DEFAULT_MODEL
-    name = label or ("the default weights" if folder is None else str(folder))
+    default = path.resolve() == DEFAULT_MODEL.resolve()
+    name = label or ("the default weights" if default else path.name)
     card = path / "README.md"
     if not card.is_file():
         return f"Model: {name}, without a card: what it was trained on is not known."

@@ -75,7 +75,7 @@ def test_the_same_numbers_as_on_one_machine(ray_cluster, cfg, footage, tiny_mode
     shown = [path for path in pictures.values() if path.suffix == ".png"]
     assert len(shown) == 4 and all(cv2.imread(str(path)) is not None for path in shown)
     caption = " ".join(evaluation.caption)
-    assert str(tiny_model) in caption and "Seconds on" in caption and "first 4 frames" in caption
+    assert tiny_model.name in caption and "Seconds on" in caption and "first 4 frames" in caption
     metrics = flat_metrics(evaluation)
     assert (metrics["videos"], metrics["failed"]) == (2, 1)
     psnr = np.mean([score.psnr for score in evaluation.of("cssta")])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cssta.checkpoint import DEFAULT_MODEL
 from cssta.evaluation.provenance import describe_machine, describe_model
 
 
 def test_the_default_weights():
     text = describe_model(None)
+    assert text == describe_model(DEFAULT_MODEL) and text.startswith("Model: the default weights;")
     for part in ("default weights", "research clips", "never trained on: DAVIS", "inpainter"):
         assert part in text
     assert "**" not in text
@@ -17,7 +19,7 @@ def test_the_default_weights():
 def test_a_card_of_ones_own(tmp_path: Path):
     assert "what it was trained on is not known" in describe_model(tmp_path)
     (tmp_path / "README.md").write_text("# M\n\n| | |\n| --- | --- |\n| steps | 7 |\n")
-    assert describe_model(tmp_path) == f"Model: {tmp_path}; steps: 7."
+    assert describe_model(tmp_path) == f"Model: {tmp_path.name}; steps: 7."
     (tmp_path / "README.md").write_text("# M\n\nA **short CPU run**.\n")
     text = describe_model(tmp_path)
     assert "see " in text and text.endswith("These weights are of a short run.")

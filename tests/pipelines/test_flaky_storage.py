@@ -106,7 +106,7 @@ def test_what_never_passes_is_told_so(network):
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CSSTA_STORMS", "1"))))
 def test_a_storm_leaves_nothing_half_done(network, s3_server, tmp_path, at_once, seed: int):
-    """Publishing and reading while one request in four goes wrong, again and again till it works."""
+    """Publishing and reading while every fourth request goes wrong, till it works."""
     rng = np.random.default_rng(seed)
     # (The last is published in several parts.)
     contents = [rng.bytes(int(size)) for size in (0, 1, 4_000, 300_000, 11_000_000)]

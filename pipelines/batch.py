@@ -8,6 +8,7 @@ published and still fits, and goes on with what is staged (see `pipelines.batch_
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 import time
@@ -43,10 +44,13 @@ from pipelines.batch_units import PartResult, group_tasks, most_units, survey_gr
 from pipelines.config import JobConfig
 from pipelines.node_cache import PREFIX
 from pipelines.registry import resolve
+from pipelines.retries import with_retries
 from pipelines.staging import Staging
-from pipelines.storage import delete, join
+from pipelines.storage import StorageError, delete, join
 from pipelines.tracking import tracking_uri
 from pipelines.video_failures import PASSING, as_failure
+
+log = logging.getLogger(__name__)
 
 OnVideo = Callable[[VideoOutcome, int, int], None]
 
@@ -83,10 +87,13 @@ def complete_bucket(
 
     def settle(task: VideoTask, outcome: VideoOutcome) -> None:
         outcomes.append(outcome)
-        quarantine.update(task, outcome)
-        if outcome.status == "failed" and outcome.reason not in PASSING:
-            # What is wrong may be in the segments: nothing is to be built on them again.
-            Staging(task, cfg.data.s3_endpoint).remove()
+        try:
+            quarantine.update(task, outcome)
+            if outcome.status == "failed" and outcome.reason not in PASSING:
+                # What is wrong may be in the segments: nothing is to be built on them again.
+                Staging(task, cfg.data.s3_endpoint).remove()
+        except StorageError as error:  # one video's record must not end the others
+            log.warning("%s: %s", task.name, error)
         progress.add_video(outcome)
         if on_video:
             on_video(outcome, len(outcomes), len(plan.all_tasks))
@@ -216,6 +223,6 @@ def _clean_work(plan: Plan, output: str, endpoint: str | None) -> None:
     """Remove unfinished work on what is finished, left by a job that was killed in between."""
     for outcome in plan.settled:
         if outcome.status == "skipped":
-            delete(plan.all_tasks[outcome.name].work, endpoint)
+            Staging(plan.all_tasks[outcome.name], endpoint).remove()
     for rest in ("quarantine", "results"):
-        delete(join(output, WORK, rest), endpoint)
+        with_retries(lambda rest=rest: delete(join(output, WORK, rest), endpoint))

@@ -30,8 +30,8 @@ def config(tmp_path: Path, **sections) -> JobConfig:
     return JobConfig.parse({"data": {"videos": "x"}, "inference": inference, **sections})
 
 
-def settings_of(cfg: JobConfig) -> BatchSettings:
-    return batch_settings(cfg, MODEL)
+def settings_of(cfg: JobConfig, model: ModelIdentity = MODEL) -> BatchSettings:
+    return batch_settings(cfg, model)
 
 
 def complete_parts(task: VideoTask, settings: BatchSettings, engine=None) -> list[int]:
@@ -55,10 +55,12 @@ def complete_one(task: VideoTask, settings: BatchSettings, engine=None) -> Video
         return failure(task, *as_failure(task, error))
 
 
-def complete_all(cfg: JobConfig, engine=None) -> dict[str, VideoOutcome]:
+def complete_all(
+    cfg: JobConfig, engine=None, model: ModelIdentity = MODEL
+) -> dict[str, VideoOutcome]:
     """Outcomes of all videos that are to be done."""
-    settings = settings_of(cfg)
-    return {t.name: complete_one(t, settings, engine) for t in plan_batch(cfg, MODEL).tasks}
+    settings = settings_of(cfg, model)
+    return {t.name: complete_one(t, settings, engine) for t in plan_batch(cfg, model).tasks}
 
 
 def picture_clip(frames: int) -> np.ndarray:

@@ -241,10 +241,10 @@ def test_with_a_real_model(ray_cluster, tiny_model: Path, tmp_path: Path):
 
 
 def test_on_real_footage(ray_cluster, shared_dir: Path, tmp_path: Path, model: Path):
-    for path in sorted((shared_dir / "clips").glob("*.mp4"), key=lambda p: p.stat().st_size)[:3]:
-        (tmp_path / "in").mkdir(exist_ok=True)
-        shutil.copy(path, tmp_path / "in" / path.name)
+    clips = sorted((shared_dir / "clips").glob("*.mp4"), key=lambda path: path.stat().st_size)
+    (tmp_path / "in").mkdir()
+    shutil.copy(clips[0], tmp_path / "in" / clips[0].name)
     summary = complete_bucket(make_config(tmp_path), model, load_engine=load_grey)
-    assert summary.count("done") == 3, summary.text()
+    assert summary.count("done") == 1, summary.text()
     for outcome in summary.outcomes:
         check_output(Path(outcome.output), Path(outcome.video))

@@ -1,0 +1,253 @@
+"""Batches whose actors, nodes and drivers are killed at random moments, held against one in peace.
+
+    python -m tests.pipelines.kill_batch --rounds 20
+
+Each round starts a batch of its own on a cluster of a head and two nodes, kills something, starts
+the batch again where its driver was killed, and compares the output with that of an undisturbed
+run, file by file. Exit code 1 if anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from cssta.video import open_source, write_video
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KINDS = ("actor", "node", "driver")
+TIMINGS = ("batch-summary.json", "batch-report.html", "batch-ledger.parquet")
+LIMIT = 600.0  # seconds until a batch must have ended
+LENGTHS = {"long": 120, "a b": 20, "c#1": 12, "d%20": 15, "sub/é": 9}  # frames of each video
+SEGMENT = 12
+SEGMENTS = {name: -(-frames // SEGMENT) for name, frames in LENGTHS.items()}
+NODE = {"num_cpus": 2, "object_store_memory": 10**8}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--kills", default="", help="kinds of each round (default: one at random)")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument(
+        "--plain", action="store_true", help="compare with plain functions, which take no cluster"
+    )
+    parser.add_argument("--driver", nargs=2, metavar=("ADDRESS", "OUTPUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.driver:
+        return drive(options.folder, *options.driver)
+    os.environ |= {"PYTHONPATH": str(REPOSITORY), "RAY_AUTH_MODE": "disabled"}
+    os.environ.pop("RAY_ADDRESS", None)
+    print(f"seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="cssta-kills-") as folder:
+        return Trial(Path(folder), random.Random(options.seed)).run(
+            options.rounds,
+            options.kills.split(",") if options.kills else [],
+            options.plain,
+        )
+
+
+def drive(folder: Path, address: str, output: str) -> int:
+    """The driver: a batch with an engine that takes its time."""
+    import ray
+
+    from pipelines.batch import complete_bucket
+    from tests.pipelines.fake_engines import load_slow
+
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    cfg = configuration(folder, Path(output))
+    summary = complete_bucket(cfg, folder / "model", load_engine=load_slow)
+    print(summary.text(), flush=True)
+    return 1 if summary.failures else 0
+
+
+def configuration(folder: Path, output: Path):
+    from pipelines.config import JobConfig
+
+    inference = {
+        "manifest": str(folder / "list.jsonl"),
+        "videos": str(folder / "in"),
+        "output": str(output),
+        "scratch": str(folder / "scratch"),
+        "options": {"lossless": True},
+        "segment_frames": SEGMENT,
+        "actors": 2,
+    }
+    return JobConfig.parse({"data": {"videos": "x"}, "inference": inference})
+
+
+def plain(folder: Path, output: Path) -> None:
+    """The same work by plain functions, in this process."""
+    from pipelines.batch import pin_model
+    from tests.pipelines.one_process import complete_all
+
+    cfg = configuration(folder, output)
+    complete_all(cfg, model=pin_model(cfg, folder / "model")[0])
+
+
+class Trial:
+    """A cluster, videos, and the output of a run in peace."""
+
+    def __init__(self, folder: Path, rng: random.Random) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.folder, self.rng = folder, rng
+        write_inputs(folder)
+        # (A node counts as dead after 5 s without a sign of life, rather than 30.)
+        sooner = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
+        head = {"num_cpus": 1, "object_store_memory": 10**8, "include_dashboard": False}
+        head["_system_config"] = sooner
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.nodes = [self.cluster.add_node(**NODE) for _ in range(2)]
+
+    def run(self, rounds: int, kinds: list[str], in_process: bool) -> int:
+        try:
+            if in_process:
+                plain(self.folder, self.folder / "peace")
+            else:
+                self.batch(self.folder / "peace")
+            peace = contents(self.folder / "peace", sheets=not in_process)
+            for number in range(rounds):
+                kills = kinds or [KINDS[number % len(KINDS)]]
+                output = self.folder / f"round-{number}"
+                told = self.batch(output, kills)
+                found = contents(output, sheets=not in_process)
+                if found != peace:
+                    print(f"round {number}: {told}: DIFFERS: {differences(found, peace)}")
+                    return 1
+                print(f"round {number}: {told}: the same {len(found)} files", flush=True)
+            return 0
+        finally:
+            self.cluster.shutdown()
+
+    def batch(self, output: Path, kills: list[str] = ()) -> str:
+        """Run a batch to its end, whatever is killed meanwhile; what was killed when."""
+        told, driver = [], self._start(output)
+        deadline = time.monotonic() + LIMIT
+        moments = sorted(self.rng.uniform(0, 0.95) * sum(SEGMENTS.values()) for _ in kills)
+        try:
+            for kind, moment in zip(kills, moments, strict=True):
+                while progress(output) < moment and driver.poll() is None:
+                    time.sleep(0.02)
+                time.sleep(self.rng.uniform(0, 0.3))
+                if driver.poll() is not None:
+                    break
+                check_finals(output, self.folder / "in")
+                told.append(f"{kind} with {progress(output)} segments done")
+                getattr(self, f"_kill_{kind}")(driver)
+                if driver.poll() is not None:
+                    driver = self._start(output)
+            code = driver.wait(max(1.0, deadline - time.monotonic()))
+        finally:
+            if driver.poll() is None:
+                driver.kill()
+                driver.wait()
+        if code:
+            raise SystemExit(f"{told}: the batch ended with {code}: {log_of(output)[-3000:]}")
+        return ", ".join(told) or "nothing killed"
+
+    def _start(self, output: Path) -> subprocess.Popen:
+        command = [sys.executable, "-m", "tests.pipelines.kill_batch", "--folder", self.folder]
+        command += ["--driver", self.cluster.address, output]
+        with open(f"{output}.log", "ab") as log:
+            return subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
+
+    def _kill_driver(self, driver: subprocess.Popen) -> None:
+        driver.kill()
+        driver.wait()
+
+    def _kill_actor(self, driver: subprocess.Popen) -> None:
+        """One of the processes of our own cluster that hold a model, if there is one."""
+        raylets = [self.cluster.head_node, *self.nodes]
+        pids = [node.all_processes["raylet"][0].process.pid for node in raylets]
+        workers = [child for pid in pids for child in psutil.Process(pid).children(recursive=True)]
+        holders = [w for w in workers if "MapWorker" in " ".join(_command(w))]
+        if holders:
+            self.rng.choice(holders).kill()
+
+    def _kill_node(self, driver: subprocess.Popen) -> None:
+        node = self.nodes.pop(self.rng.randrange(len(self.nodes)))
+        self.cluster.remove_node(node, allow_graceful=False)
+        self.nodes.append(self.cluster.add_node(**NODE))
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def write_inputs(folder: Path) -> None:
+    """A video of ten segments, four of one or two, and a model folder."""
+    for number, (name, frames) in enumerate(LENGTHS.items()):
+        clip = np.zeros((frames, 48, 64, 3), np.uint8)
+        clip[..., 0] = (4 * np.arange(frames) + 20 * number)[:, None, None] % 256
+        clip[..., 1] = np.arange(64) * 3
+        write_video(folder / "in" / f"{name}.mp4", clip, 24)
+    # (FFV1 comes out the same, bit for bit, every time; x264 does not quite.)
+    rows = [json.dumps({"video": f"{name}.mp4", "output": f"{name}.mkv"}) for name in LENGTHS]
+    (folder / "list.jsonl").write_text("\n".join(rows))
+    (folder / "model").mkdir()
+    (folder / "model/weights.safetensors").write_bytes(b"weights")
+    (folder / "model/config.yaml").write_text("format: 1")
+
+
+def progress(output: Path) -> int:
+    """Segments that are staged, or part of what is published."""
+    finished = [name for name in LENGTHS if (output / f"{name}.mkv.json").exists()]
+    staged = len(list((output / "_work").rglob("segment-*.json")))
+    return staged + sum(SEGMENTS[name] for name in finished)
+
+
+def check_finals(output: Path, source: Path) -> set[str]:
+    """Whatever has its final name is whole; the names of those that have."""
+    names = set()
+    for path in source.rglob("*.mp4"):
+        name = path.relative_to(source).with_suffix(".mkv")
+        if (output / name).exists():
+            frames = sum(1 for _ in open_source(output / name).frames())
+            assert frames == open_source(path).info.frames, f"{name} is half-written"
+            names.add(str(name))
+    return names
+
+
+def contents(output: Path, sheets: bool = True) -> dict[str, bytes | str]:
+    """Every file of an output; records without the time that the work took."""
+    found: dict[str, bytes | str] = {}
+    for path in sorted(output.rglob("*")):
+        name = str(path.relative_to(output))
+        if path.is_file() and name not in TIMINGS and (sheets or "contact-sheets" not in name):
+            found[name] = path.read_bytes()
+            if name.endswith(".mkv.json"):
+                record = json.loads(found[name])
+                del record["outcome"]["seconds"]
+                record["outcome"]["output"] = record["outcome"]["output"].removeprefix(str(output))
+                found[name] = json.dumps(record, sort_keys=True)
+    return found
+
+
+def differences(found: dict, peace: dict) -> str:
+    parts = {"missing": peace.keys() - found.keys(), "more": found.keys() - peace.keys()}
+    parts["changed"] = {key for key in peace.keys() & found.keys() if peace[key] != found[key]}
+    return "; ".join(f"{word}: {sorted(names)}" for word, names in parts.items() if names)
+
+
+def log_of(output: Path) -> str:
+    return Path(f"{output}.log").read_text(errors="replace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

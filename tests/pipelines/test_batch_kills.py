@@ -1,0 +1,29 @@
+"""A batch survives the death of a node and of its driver (see `kill_batch`).
+
+Processes that die are in `test_batch.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.cluster
+
+
+def test_what_is_killed_on_the_way_changes_nothing():
+    """One batch in which each is killed once; `make kill-batch` kills at 20 random moments."""
+    command = [sys.executable, "-m", "tests.pipelines.kill_batch", "--rounds", "1", "--plain"]
+    done = subprocess.run(
+        [*command, "--kills", os.environ.get("CSSTA_KILLS", "node,driver")],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "the same" in done.stdout

@@ -11,13 +11,15 @@ PORT   ?= 5000
 # An index with CPU builds of torch saves gigabytes where there is no GPU.
 TORCH_INDEX ?=
 
-.PHONY: help demo test bench lint format ui lock clean
+.PHONY: help demo test bench bench-batch kill-batch lint format ui lock clean
 
 help:
 	@echo "make demo [DATA=folder]   train, evaluate, register and complete videos, all on this machine"
 	@echo "make test                 run the tests"
 	@echo "make ui [PORT=5000]       the MLflow UI over the demo's runs"
 	@echo "make bench                GFLOPs, seconds and memory per completed frame"
+	@echo "make bench-batch          the batch job against a bare loop, from 1 to 2 workers, in memory"
+	@echo "make kill-batch           20 batches killed at random moments, held against one in peace"
 	@echo "make lint, make format    check or mend the code's form"
 	@echo "make lock                 renew constraints.txt from pyproject.toml"
 	@echo "make clean                remove .venv and runs/demo"
@@ -43,6 +45,12 @@ test: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m cssta.benchmark $(ARGS)
+
+bench-batch: $(VENV)/.installed
+	@$(BIN)/python -m pipelines.bench_batch $(ARGS)
+
+kill-batch: $(VENV)/.installed
+	@$(BIN)/python -m tests.pipelines.kill_batch $(ARGS)
 
 ui: $(VENV)/.installed
 	@echo "MLflow UI: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"

@@ -15,6 +15,8 @@ from torch import Tensor
 
 # Below this the estimator's patches do not fit.
 SMALLEST = 16
+# The quick estimator reads beyond its memory then, and may take the process with it.
+SMALLEST_QUICK = 32
 
 
 def estimate_flow(start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -32,7 +34,11 @@ def backward_flow(current: np.ndarray, previous: np.ndarray) -> np.ndarray:
     """Flow from `current` to `previous`, both uint8 (H, W, 3) RGB -> float32 (H, W, 2)."""
     estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (current, previous)]
-    return estimator.calc(grey[0], grey[1], None)
+    height, width = grey[0].shape
+    missing = (0, max(0, SMALLEST_QUICK - height), 0, max(0, SMALLEST_QUICK - width))
+    if any(missing):
+        grey = [cv2.copyMakeBorder(frame, *missing, cv2.BORDER_REPLICATE) for frame in grey]
+    return estimator.calc(grey[0], grey[1], None)[:height, :width]
 
 
 def warp(frames: Tensor, flow: Tensor) -> Tensor:

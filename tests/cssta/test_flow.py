@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 import torch
 
 from cssta.flow import backward_flow, visibility, warp
@@ -40,6 +44,20 @@ def test_flow_of_a_shifted_picture_takes_it_back():
     assert flow.shape == (64, 80, 2) and flow.dtype == np.float32
     # A pixel (x, y) of `current` stands at (x - 3, y + 2) in `previous`.
     assert np.allclose(np.median(flow[16:-16, 16:-16], axis=(0, 1)), (-3, 2), atol=0.25)
+
+
+@pytest.mark.parametrize("size", [(16, 200), (24, 320), (31, 320), (17, 320), (1, 1), (5, 64)])
+def test_flow_of_low_and_wide_frames(size):
+    """OpenCV's quick preset alone ends the process here, so this runs in one of its own."""
+    program = f"""
+import numpy as np
+from cssta.flow import backward_flow
+frame = np.random.default_rng(0).integers(0, 256, {(*size, 3)}, dtype=np.uint8)
+for _ in range(10):
+    flow = backward_flow(frame, np.roll(frame, 2, axis=1))
+assert flow.shape == {(*size, 2)} and np.isfinite(flow).all()
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_visibility_sums_squares():

@@ -20,6 +20,7 @@ from pipelines.batch_manifest import read_manifest
 from pipelines.batch_masks import BatchError, FoundMask, Listing, MaskFolder, relative, stamp_of
 from pipelines.batch_names import assign_names
 from pipelines.batch_options import VideoOptions
+from pipelines.batch_overlap import check_overlap
 from pipelines.batch_record import (
     ModelIdentity,
     VideoOutcome,
@@ -33,6 +34,7 @@ from pipelines.batch_record import (
 from pipelines.config import JobConfig
 from pipelines.retries import with_retries
 from pipelines.storage import filesystem, list_videos, read_bytes
+from pipelines.storage_names import is_at_or_below, location
 
 THREADS = 16  # requests to a server at the same time
 
@@ -73,6 +75,7 @@ def plan_batch(cfg: JobConfig, model: ModelIdentity) -> Plan:
     inputs = _from_manifest(cfg, masks) if cfg.inference.manifest else _from_listing(cfg, masks)
     places = assign_names({entry.name: entry.wanted for entry in inputs})
     tasks = [_task(cfg, entry, places[entry.name], output_uri, model) for entry in inputs]
+    check_overlap(tasks, cfg.inference.manifest)
     settled, todo = [], []
     for entry, task in zip(inputs, tasks, strict=True):
         if entry.problem:
@@ -124,11 +127,15 @@ def _output(cfg: JobConfig) -> str:
     if inference.output is None:
         raise BatchError("inference.output is not set: give a folder or a URI")
     output = inference.output.rstrip("/")
-    videos = (inference.videos or "").rstrip("/")
-    if videos and (videos == output or videos.startswith(f"{output}/")):
+    if inference.videos and is_at_or_below(inference.videos, output):
         raise BatchError(
-            f"inference.output {output} holds inference.videos {videos}: the next run would take "
-            "outputs for inputs; give another folder"
+            f"inference.output {output} holds inference.videos {inference.videos}: the next run "
+            "would take outputs for inputs; give another folder"
+        )
+    if inference.masks and location(inference.masks) == location(output):
+        raise BatchError(
+            f"inference.output {output} is inference.masks: the next run would take outputs for "
+            "masks; give another folder"
         )
     return output
 
@@ -139,7 +146,7 @@ def _from_listing(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
     uri = inference.videos.rstrip("/")
     root = filesystem(uri, endpoint)[1]
     others = [other for other in (inference.output, inference.masks) if other is not None]
-    excluded = [relative(filesystem(other, endpoint)[1], root) for other in others]
+    excluded = [relative(location(other), location(uri)) for other in others]
     videos = list_videos(uri, endpoint)
     listing = Listing(uri, endpoint)
     inputs = []

@@ -15,6 +15,7 @@ from pyarrow import fs as pafs
 
 from pipelines.retries import with_retries
 from pipelines.storage import fetch, filesystem, local_copy
+from pipelines.storage_names import own_name
 
 PREFIX = "cssta-batch-"
 _held: dict[Path, int] = {}
@@ -75,11 +76,12 @@ class NodeCache:
             with local_copy(uri) as local:
                 yield local
             return
+        copied = own_name(uri, path)
         slot = self.folder / hashlib.sha256(f"{uri}\n{stamp}".encode()).hexdigest()[:20]
         self.folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(slot.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
         try:
-            copy = slot / Path(path).name
+            copy = slot / copied
             while True:
                 fcntl.flock(handle, fcntl.LOCK_SH)  # held by all who use it
                 if copy.exists():

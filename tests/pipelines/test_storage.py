@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import boto3
 import pyarrow
 import pytest
 from pyarrow import fs as pafs
 
 from pipelines import storage
+from pipelines.node_cache import NodeCache
 from pipelines.storage import EmptyBucketError, StorageError
 
 
@@ -182,3 +184,35 @@ def test_temporary_names_can_be_kept_in_one_place(tmp_path: Path, bucket, monkey
     for gone in (work, work, uri):
         storage.delete(gone, bucket[1])
         assert not storage.exists(gone, bucket[1])
+
+
+def put_key(s3_server: str, key: str) -> None:
+    """As it is: other clients make a path of it first."""
+    client = boto3.client("s3", endpoint_url=s3_server)
+    client.put_object(Bucket="bucket", Key=key, Body=b"x")
+
+
+def test_keys_of_a_bucket_do_not_lead_out_of_the_copy(tmp_path: Path, s3_bucket, s3_server):
+    for key in ("walk/0.png", "walk/deeper/1.png", "walk/../../evil.txt", "walk/../evil.txt"):
+        put_key(s3_server, f"in/{key}")
+    folder = tmp_path / "a/b/scratch"
+    folder.mkdir(parents=True)
+    copy = storage.fetch("s3://bucket/in/walk", folder, s3_server)
+    found = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert copy == folder / "walk" and found == ["a/b/scratch/walk/0.png"]
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/in/..", "s3://bucket/in/walk/."])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, s3_bucket, s3_server, uri: str):
+    cache = NodeCache(tmp_path / "cache", 1e6, s3_server)
+    with pytest.raises(StorageError, match="cannot be the name"):
+        storage.fetch(uri, tmp_path, s3_server)
+    with pytest.raises(StorageError, match="cannot be the name"), cache.open(uri):
+        pass
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_holds_such_a_name_is_refused(tmp_path: Path, s3_bucket, s3_server):
+    put_key(s3_server, "in/walk/..")
+    with pytest.raises(StorageError, match="cannot be the name"):
+        storage.fetch("s3://bucket/in/walk", tmp_path, s3_server)

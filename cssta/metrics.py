@@ -10,6 +10,7 @@ without a hole is returned untouched: its infinite PSNR says nothing and never e
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypedDict
 
 import cv2
@@ -20,6 +21,7 @@ from cssta.flow import backward_flow
 PSNR_CAP = 100.0  # dB: what a frame as good as exact counts for in a mean
 PEAK = 255.0
 K1, K2 = 0.01, 0.03  # SSIM's stabilisers
+Move = tuple[np.ndarray, np.ndarray]  # flow to the frame before, and where both show the same
 
 
 class Score(TypedDict):
@@ -119,7 +121,10 @@ def frame_ssim(result: np.ndarray, truth: np.ndarray, window: int) -> float:
 
 
 def warping_error(
-    result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None
+    result: np.ndarray,
+    truth: np.ndarray,
+    mask: np.ndarray | None = None,
+    moves: Sequence[Move] | None = None,
 ) -> np.ndarray:
     """How much of every frame flickers against the one before (Lai et al. 2018): float64 (T - 1,).
 
@@ -127,14 +132,14 @@ def warping_error(
     what differs, values taken to [0, 1], over the pixels that both frames show (the flow there and
     the flow back agree: Ruder et al. 2016). Often quoted times 1000. With `mask`, over the hole's
     pixels only; nan where none is left. Zero for whatever stands still or moves with the truth.
-    Raises ValueError if shapes or types disagree.
+    `moves`: `movement(truth)`, where several results are scored against one truth. Raises
+    ValueError if shapes or types disagree.
     """
     check_clips(result, truth)
     if mask is not None:
         mask = check_masks(mask, truth)
     errors = np.empty(max(0, len(truth) - 1))
-    for index in range(1, len(truth)):
-        flow, seen = _flow_and_seen(truth[index], truth[index - 1])
+    for index, (flow, seen) in enumerate(movement(truth) if moves is None else moves, start=1):
         if mask is not None:
             seen = seen & mask[index]
         warped = _warp(result[index - 1].astype(np.float32), flow)
@@ -143,7 +148,12 @@ def warping_error(
     return errors
 
 
-def _flow_and_seen(current: np.ndarray, previous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def movement(truth: np.ndarray) -> list[Move]:
+    """What `warping_error` has to know of a true clip: one `Move` per frame but the first."""
+    return [_flow_and_seen(*pair) for pair in zip(truth[1:], truth[:-1], strict=True)]
+
+
+def _flow_and_seen(current: np.ndarray, previous: np.ndarray) -> Move:
     """Flow (H, W, 2) from `current` to `previous`, and bool (H, W) where both show the same."""
     flow = backward_flow(current, previous)
     back = _warp(backward_flow(previous, current), flow)

@@ -17,6 +17,7 @@ from command_line import connect, job_parser, run_job
 
 from cssta.evaluation.choice import choose_methods, choose_protocol, named
 from cssta.evaluation.html_report import write_evaluation
+from cssta.evaluation.methods import PARTS
 from cssta.evaluation.perceptual import Networks
 from cssta.evaluation.protocols import PROTOCOLS
 from cssta.evaluation.published import TABLES
@@ -31,14 +32,24 @@ from pipelines.tracking import JobRun, tracking_uri
 
 
 def evaluate(cfg: JobConfig, options: Namespace) -> int:
-    source = options.model or f"models:/{cfg.registry.name}@{cfg.registry.alias}"
-    folder, version = resolve(source, tracking_uri(cfg) if source.startswith("models:/") else None)
+    named_protocol = options.protocol or (f"table {options.table}" if options.table else None)
+    results, model = bool(options.results), bool(options.model)
+    methods = (
+        choose_methods(options.methods, options.table, results, model) if named_protocol else []
+    )
+    folder = None
+    tags = {}
+    if not named_protocol or set(methods) & set(PARTS):
+        source = options.model or f"models:/{cfg.registry.name}@{cfg.registry.alias}"
+        uri = tracking_uri(cfg) if source.startswith("models:/") else None
+        folder, version = resolve(source, uri)
+        tags = {"model": source, "model_version": version}
     connect()
     with JobRun.start(cfg, job="evaluate") as run, tempfile.TemporaryDirectory() as scratch:
-        run.set_tags({"model": source, "model_version": version})
-        if options.protocol or options.table:
-            run.set_tags({"protocol": options.protocol or f"table {options.table}"})
-            metrics, table, files = by_protocol(cfg, options, folder, Path(scratch))
+        run.set_tags(tags)
+        if named_protocol:
+            run.set_tags({"protocol": named_protocol})
+            metrics, table, files = by_protocol(cfg, options, folder, methods, Path(scratch))
         else:
             summary = evaluate_model(cfg, folder, on_video=say)
             metrics, table = summary.metrics(), summary.markdown()
@@ -48,20 +59,24 @@ def evaluate(cfg: JobConfig, options: Namespace) -> int:
         for file in files:
             run.log_file(file)
             publish(file, join(target, file.name), cfg.data.s3_endpoint)
-    print(f"\nmodel: {describe_model(source, version)}\n\n{table}")
+    if tags:
+        print(f"\nmodel: {describe_model(tags['model'], tags['model_version'])}")
+    print(f"\n{table}")
     print(*(f"written: {join(target, file.name)}" for file in files), sep="\n")
     print(f"MLflow run {run.run_id} at {run.tracking_uri}")
     return 0 if metrics["videos"] else 1
 
 
-def by_protocol(cfg: JobConfig, options: Namespace, folder: Path, scratch: Path):
+def by_protocol(
+    cfg: JobConfig, options: Namespace, folder: Path | None, methods: list[str], scratch: Path
+):
     table, given = options.table, bool(options.masks)
     found, pictures = evaluate_protocol(
         cfg,
         folder,
         options.data or cfg.evaluate.videos or cfg.data.videos,
         choose_protocol(options.protocol, table, options.holes, cfg.seed, given),
-        choose_methods(options.methods, table, bool(options.results), bool(options.model)),
+        methods,
         pictures=scratch / "pictures",
         longest=options.frames,
         mask_folder=options.masks,

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from cssta.engine import Inpainter
+from cssta.evaluation.choice import ChoiceError, check_distinct, check_folders
 from cssta.evaluation.figures import draw_all
 from cssta.evaluation.methods import (
     BASELINES,
@@ -33,9 +34,15 @@ from cssta.evaluation.methods import (
 )
 from cssta.evaluation.perceptual import Networks, Perception
 from cssta.evaluation.protocols import Protocol
-from cssta.evaluation.provenance import describe_machine, describe_model
+from cssta.evaluation.provenance import (
+    describe_footage,
+    describe_machine,
+    describe_methods,
+    describe_model,
+    describe_results,
+)
 from cssta.evaluation.published import TABLES, published_for
-from cssta.evaluation.run import Completed, Task, score_one, vfid
+from cssta.evaluation.run import Completed, Task, in_words, score_one, vfid
 from cssta.evaluation.scoring import METRICS, SequenceScore
 from cssta.evaluation.tables import Evaluation
 from pipelines.actors import CRASHED, ModelActor, map_rows, pack_model
@@ -65,7 +72,7 @@ class Settings:
 
 def evaluate_protocol(
     cfg: JobConfig,
-    model_folder: str | Path,
+    model_folder: str | Path | None,
     data: str,
     protocol: Protocol,
     methods: Sequence[str],
@@ -81,16 +88,24 @@ def evaluate_protocol(
 ) -> tuple[Evaluation, dict[str, Path]]:
     """Score methods by a protocol; a sequence that fails is named, not fatal.
 
-    `data`, `mask_folder` and those of `results` (by the name of what made them): local or s3://.
-    `networks`: for LPIPS and VFID, paths that every node reaches. `label`: the model's name in
-    tables. `table`: of the paper. `pictures`: a local folder for panels of the first sequences,
-    which are returned by caption. Needs a connected Ray. Raises ProtocolError, FootageError,
-    StorageError, PerceptualError or ModelFolderError.
+    `model_folder`: None where no method is a model's. `data`, `mask_folder` and those of `results`
+    (by the name of what made them): local or s3://. `networks`: for LPIPS and VFID, paths that
+    every node reaches. `label`: the model's name in tables. `table`: of the paper. `pictures`: a
+    local folder for panels of the first sequences, which are returned by caption. Needs a connected
+    Ray. Raises ProtocolError, ChoiceError, FootageError, StorageError, PerceptualError or
+    ModelFolderError.
     """
     try:
         check_names(methods)
+        check_folders(results)
+        check_distinct([*methods, *(name for name, _ in results)])
+    except ChoiceError:
+        raise
     except ValueError as error:
         raise ProtocolError(str(error)) from error
+    parts = set(methods) & set(PARTS)
+    if parts and model_folder is None:
+        raise ProtocolError(f"{', '.join(sorted(parts))}: needs a model; name its folder")
     bucket = find_footage(data, cfg.data.s3_endpoint)
     perception = networks.load()  # (what is wrong with them is told now, not by every actor)
     footage = bucket.footage
@@ -98,10 +113,10 @@ def evaluate_protocol(
     total = len(footage.sequences)
     rows = [{"number": str(number)} for number in range(total)]
     settings = Settings(task, bucket, tuple(methods), mask_folder, tuple(results), networks, label)
-    files = pack_model(Path(model_folder))
+    files = pack_model(Path(model_folder)) if parts else {}
     found: dict[int, list[SequenceScore]] = {}
     features: dict[int, dict[str, np.ndarray]] = {}
-    failed: dict[int, str] = {}
+    failed: dict[int, list[str]] = {}
     drawn: dict[str, Path] = {}
     machines: set[str] = set()
     load = partial(load_methods, tuple(methods), label)
@@ -110,8 +125,9 @@ def evaluate_protocol(
         number, content = int(row["number"]), json.loads(row["result"])
         name = footage.sequences[number].name
         if "error" in content:
-            failed[number] = f"{name}: {content['error']}"
+            failed[number] = [f"{name}: {content['error']}"]
         else:
+            failed[number] = [f"{name}: {problem}" for problem in content["failed"]]
             found[number] = [SequenceScore(**score) for score in content["scores"]]
             features[number] = {k: np.array(v) for k, v in content["features"].items()}
             machines.add(content["machine"])
@@ -119,21 +135,20 @@ def evaluate_protocol(
             with zipfile.ZipFile(io.BytesIO(row["pictures"])) as archive:
                 archive.extractall(pictures)
             drawn |= {caption: pictures / file for caption, file in content["captions"].items()}
-        on_sequence(failed.get(number, name), position, total)
+        on_sequence("; ".join(failed[number]) or name, position, total)
     paper = TABLES[table] if table else None
-    frames = f"the first {longest} frames" if longest else "all frames"
     evaluation = Evaluation(
         title=paper.title if paper else f"Evaluation by {protocol.name}",
         caption=(
             f"{protocol.describe()[0].upper()}{protocol.describe()[1:]}.",
-            f"Footage: {Path(data).name} ({footage.layout}), {total} sequences, {frames} of each.",
-            *([describe_model(model_folder, label)] if set(methods) & set(PARTS) else []),
+            describe_footage(Path(data).name, footage.layout, total, longest),
+            *([describe_model(model_folder, label)] if parts else []),
             *_notes(found, results, perception),
             *sorted(machines),
         ),
         scores=tuple(score for number in sorted(found) for score in found[number]),
         published=paper.rows if paper else published_for(protocol.name, protocol.holes),
-        failed=tuple(failed[number] for number in sorted(failed)),
+        failed=tuple(problem for number in sorted(failed) for problem in failed[number]),
         vfid=vfid([features[number] for number in sorted(features)]),
     )
     return evaluation, dict(sorted(drawn.items()))
@@ -144,11 +159,15 @@ def _notes(
     results: Sequence[tuple[str, str]],
     perception: Perception,
 ) -> list[str]:
-    notes = {**{m.name: m.note for m in BASELINES.values()}, **PARTS, **dict(results)}
-    names = dict.fromkeys(score.method for one in scores.values() for score in one)
-    told = [f"{name}: {notes.get(name.rpartition(': ')[2], PARTS['cssta'])}" for name in names]
+    notes = {**{m.name: m.note for m in BASELINES.values()}, **PARTS}
+    clips = {name: describe_results(folder) for name, folder in results}
+    names = dict.fromkeys(score.method for number in sorted(scores) for score in scores[number])
+    told = {
+        name: clips.get(name) or notes.get(name.rpartition(": ")[2], PARTS["cssta"])
+        for name in names
+    }
     networks = [part.note for part in (perception.lpips, perception.features) if part]
-    return ["Methods: " + "; ".join(told) + ".", *(f"{note}." for note in networks)]
+    return [*describe_methods(told), *(f"{note}." for note in networks)]
 
 
 @dataclass(frozen=True)
@@ -176,12 +195,18 @@ class ProtocolScorer(ModelActor):
         if not self.may_start(name):
             return _row(number, {"error": CRASHED})
         try:
-            completed, scores = self._score(number)
-            captions, pictures = self._draw(completed) if self.claim(name) else ({}, b"")
+            completed, scores, failed = self._score(number)
         except Exception as error:  # one sequence must not end the evaluation of the others
-            return _row(number, {"error": f"{type(error).__name__}: {error}"})
+            return _row(number, {"error": in_words(error)})
+        captions, pictures = {}, b""
+        try:
+            if self.claim(name):
+                captions, pictures = self._draw(completed)
+        except Exception as error:  # pictures must not cost the scores
+            failed = [*failed, f"pictures: {in_words(error)}"]
         content = {
             "scores": [asdict(score) for score in scores],
+            "failed": failed,
             "features": {key: value.tolist() for key, value in completed.features.items()},
             "machine": describe_machine(),
             "captions": captions,
@@ -197,7 +222,7 @@ class ProtocolScorer(ModelActor):
                 files.write(path, path.name)
         return {caption: path.name for caption, path in drawn.items()}, archive.getvalue()
 
-    def _score(self, number: int) -> tuple[Completed, list[SequenceScore]]:
+    def _score(self, number: int) -> tuple[Completed, list[SequenceScore], list[str]]:
         settings: Settings = self.settings
         name, endpoint = settings.bucket.footage.sequences[number].name, settings.bucket.endpoint
         own: dict[str, Method] = {one.part: one for one in self.engine.methods}
@@ -235,7 +260,7 @@ def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
     found: dict[str, float] = {}
     for pooled, prefix in ((True, ""), (False, "mean_")):
         for one in evaluation.means(pooled=pooled):
-            for key in (*METRICS, "seconds"):
+            for key in (*METRICS, "seconds", "seconds_per_frame"):
                 found[f"{prefix}{_key(one.method)}_{key}"] = getattr(one, key)
     found |= {f"{_key(method)}_vfid": value for method, value in evaluation.vfid.items()}
     counts = {"videos": len(evaluation.sequences), "failed": len(evaluation.failed)}

@@ -63,8 +63,11 @@ class Bucket:
             if donor is not None:
                 masks = fetch(self.annotations[donor.name])
                 found[donor.name] = replace(donor, annotations=masks)
-            clips = tuple(found.get(clip.name, clip) for clip in self.footage.sequences)
-            yield replace(self.footage, sequences=clips)
+            sequences, donors = (
+                tuple(found.get(clip.name, clip) for clip in clips)
+                for clips in (self.footage.sequences, self.footage.donors)
+            )
+            yield replace(self.footage, sequences=sequences, donors=donors)
 
 
 def find_footage(uri: str, endpoint: str | None = None) -> Bucket:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,23 +18,69 @@ from cssta.pixels import to_tensors
 from cssta.sheet import contact_sheet, tint
 from cssta.video import write_video
 
+# Attentions between frames, of which there is something to be seen.
+INTER_FRAME = ("full", "inter-frame")
 SCALE = 4  # image pixels per feature
 BAR = 22  # pixels of a label above a tile
 MARK = (255, 40, 90)
 
 
+@dataclass(frozen=True)
+class Look:
+    """A hole pixel to ask the attention about: of a sequence's frame, in the protocol's pixels."""
+
+    sequence: str
+    frame: int
+    y: int
+    x: int
+
+    @classmethod
+    def parse(cls, text: str) -> Look:
+        """From `SEQUENCE:FRAME,Y,X`. Raises ValueError."""
+        found = re.fullmatch(r"(.+):(\d+),(\d+),(\d+)", text)
+        if not found:
+            raise ValueError(f"{text!r} is no SEQUENCE:FRAME,Y,X, such as dog:20,120,96")
+        return cls(found[1], *map(int, found.groups()[1:]))
+
+    def check(self, masks: np.ndarray) -> None:
+        """Raise ValueError unless it lies in a hole of masks, bool (T, H, W)."""
+        frames, height, width = masks.shape
+        inside = self.frame < frames and self.y < height and self.x < width
+        if not inside or not masks[self.frame, self.y, self.x]:
+            of = f"{self.sequence} ({frames} frames of {width}x{height})"
+            there = np.argwhere(masks)
+            hint = "there is none"
+            if len(there):
+                hint = "one is {},{},{}".format(*there[len(there) // 2])
+            raise ValueError(f"{self.frame},{self.y},{self.x} is no hole pixel of {of}; {hint}")
+
+
 def draw_all(
-    folder: Path, completed: Completed, inpainter: Inpainter | None = None
+    folder: Path,
+    completed: Completed,
+    inpainter: Inpainter | None = None,
+    look: Look | None = None,
 ) -> dict[str, Path]:
-    """All pictures of a sequence, by caption; with the model, also where its attention looks."""
+    """All pictures of a sequence, by caption; with the model, also where its attention looks.
+
+    `look`: from which hole pixel, where it is one of this sequence.
+    """
     name = completed.name
     found = {
         f"{name}: every 10th frame": panels(folder / f"{name}.png", completed),
         f"{name}: side by side": side_by_side(folder / f"{name}.mp4", completed),
     }
-    if inpainter is not None and completed.masks.any():
-        path = attention_map(folder / f"{name}-attention.png", inpainter, completed)
-        found[f"{name}: where one hole pixel looks, by the share of its attention"] = path
+    if inpainter is None or not completed.masks.any():
+        return found
+    if inpainter.network.refinement.attention.parts in INTER_FRAME:
+        path = folder / f"{name}-attention.png"
+        if look is not None and look.sequence == name:
+            attention_map(path, inpainter, completed, look.frame, (look.y, look.x))
+            which = f"hole pixel y={look.y} x={look.x} of frame {look.frame}"
+        else:
+            attention_map(path, inpainter, completed)
+            which = "one hole pixel"
+        found[f"{name}: where {which} looks, by the networks alone; shares of attention"] = path
     return found
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from cssta.evaluation.beside import as_csv
 from cssta.evaluation.tables import Evaluation
 
 STYLE = """
@@ -30,10 +32,12 @@ def write_evaluation(result: Evaluation, folder: Path, pictures: Mapping[str, Pa
         "evaluation.json": result.json(),
         "report.html": html_report(result, pictures),
     }
-    if result.beside():
-        contents["beside-the-paper.csv"] = result.beside_csv()
+    if lines := result.beside():
+        contents["beside-the-paper.csv"] = as_csv(lines)
     for name, content in contents.items():
-        (folder / name).write_text(content, encoding="utf-8")
+        partial = folder / f".{name}.part"  # (an interruption must not cost an earlier one)
+        partial.write_text(content, encoding="utf-8")
+        os.replace(partial, folder / name)
     return [folder / name for name in contents]
 
 

@@ -50,8 +50,9 @@ class Protocol:
 
     def describe(self) -> str:
         """One sentence for a caption."""
+        move = {True: "drifting", False: "still", None: "still or drifting"}[self.moving]
         holes = {
-            "freeform": f"free-form holes of {self.ratio:.0%}, seed {self.seed}",
+            "freeform": f"{move} free-form holes of {self.ratio:.0%}, seed {self.seed}",
             "objects": "the next sequence's object masks",
             "folder": "given masks",
         }[self.holes]

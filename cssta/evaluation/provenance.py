@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import platform
 import re
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 
 import torch
 
@@ -44,6 +45,28 @@ def describe_model(folder: str | Path | None, label: str = "") -> str:
     is_short = re.search(r"\bshort (cpu )?run\b", text)
     short = " These weights are of a short run." if is_short else ""
     return f"Model: {name}; " + ("; ".join(told) or f"see {card}") + f".{short}"
+
+
+def describe_footage(name: str, layout: str, sequences: int, longest: int | None) -> str:
+    """One sentence about what was completed: so many `sequences`, all or `longest` frames."""
+    frames = "all frames" if longest is None else f"the first {count(longest, 'frame')}"
+    return f"Footage: {name} ({layout}), {count(sequences, 'sequence')}, {frames} of each."
+
+
+def describe_methods(notes: Mapping[str, str]) -> list[str]:
+    """One sentence about what stands behind the names in a table; none without a name."""
+    told = "; ".join(f"{name}: {note}" for name, note in notes.items())
+    return [f"Methods: {told}."] if told else []
+
+
+def describe_results(folder: str | Path) -> str:
+    """What a folder of completed clips is, for `describe_methods`."""
+    return f"completed clips from the folder {PurePath(folder).name}, as they are"
+
+
+def count(number: int, thing: str) -> str:
+    """So many things: "1 sequence", "2 sequences"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def describe_machine(device: str | None = None) -> str:

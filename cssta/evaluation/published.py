@@ -52,6 +52,7 @@ OBJECTS = (
     *_both("CSSTA (the paper)", (28.127, 0.926), (28.744, 0.956)),
 )
 FULL = Published("CSSTA (the paper)", "YouTube-VOS", 27.939, 0.906)
+FRAMES_PER_VIDEO = 71.54  # of the paper's seconds, on average
 FIELD = (
     *_both("VINet", (29.20, 0.9434), (28.96, 0.9411)),
     *_both("DFGNet", (29.16, 0.9429), (28.81, 0.9404)),
@@ -101,12 +102,14 @@ def published_for(protocol: str, holes: str) -> tuple[Published, ...]:
 def counterpart(method: str, rows: Sequence[Published]) -> str:
     """The published method that ours, by its name in a table, stands beside; "" for none.
 
-    A model that is called like a published one is that; else its part decides.
+    A model or a folder of results that is called like a published one is that (upper and lower
+    case are alike); else its part decides.
     """
     known = {row.method for row in rows}
     label, _, part = method.rpartition(": ")
-    if label in known and part == "network":
-        return label
+    called = {name.lower(): name for name in known}.get((label or part).lower(), "")
+    if called and (not label or part == "network"):
+        return called
     if label.startswith("without "):  # another ablation than the paper's
         return ""
     role = COUNTERPARTS.get(part, "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cssta.evaluation.perceptual import Perception, frechet_distance
 from cssta.evaluation.protocols import Protocol, mask_digest
 from cssta.evaluation.scoring import SequenceScore, composite, score_sequence, timed
 from cssta.evaluation.sequences import Footage, holes_for, read_sequence
+from cssta.metrics import movement
 from cssta.video import VideoError
 
 TRUTH = ""  # (no method is called so)
@@ -58,60 +60,85 @@ class Task:
 
 def evaluate(
     task: Task,
-    on_sequence: Callable[[Completed], None] = lambda completed: None,
+    on_sequence: Callable[[Completed, list[SequenceScore], list[str]], None] = lambda *seen: None,
     on_score: Callable[[SequenceScore], None] = lambda score: None,
 ) -> tuple[list[SequenceScore], list[str]]:
-    """Scores in order of sequence and method, and what failed; one bad sequence ends nothing.
+    """Scores in order of sequence and method, and what failed; one that fails ends nothing.
 
-    `on_sequence` sees every completed sequence, for pictures; one is in memory at a time.
+    `on_sequence` sees every completed sequence, of which one is in memory at a time, and all scores
+    and failures so far.
     """
     scores: list[SequenceScore] = []
     failed: list[str] = []
-    for number in range(len(task.footage.sequences)):
+    for number, sequence in enumerate(task.footage.sequences):
         try:
-            completed, found = score_one(task, number)
-        except (VideoError, ValueError) as error:
-            failed.append(f"{task.footage.sequences[number].name}: {error}")
+            completed, found, problems = score_one(task, number)
+        except Exception as error:  # one sequence must not end the evaluation of the others
+            failed.append(f"{sequence.name}: {in_words(error)}")
             continue
+        failed += [f"{sequence.name}: {problem}" for problem in problems]
         for score in found:
             scores.append(score)
             on_score(score)
-        on_sequence(completed)
+        on_sequence(completed, scores, failed)
     return scores, failed
 
 
-def score_one(task: Task, number: int) -> tuple[Completed, list[SequenceScore]]:
-    """All methods on one sequence. Raises VideoError or ValueError."""
+def in_words(error: Exception) -> str:
+    """Our own errors say what is wrong; of others, the type says more than the text."""
+    known = isinstance(error, (VideoError, ValueError))
+    return str(error) if known else f"{type(error).__name__}: {error}"
+
+
+def score_one(task: Task, number: int) -> tuple[Completed, list[SequenceScore], list[str]]:
+    """All methods on one sequence, and which of them failed why.
+
+    Raises VideoError or ValueError where the sequence itself, or its holes, cannot be read.
+    """
     name = task.footage.sequences[number].name
     frames, masks = task.load(number)
     digest = mask_digest(masks)
+    moves = movement(frames)
     results: dict[str, np.ndarray] = {}
     scores: list[SequenceScore] = []
+    failed: list[str] = []
 
     def keep(method: str, result: np.ndarray, **seconds: float) -> None:
-        results[method] = composite(result, frames, masks)
-        scores.append(
-            score_sequence(
-                name, method, result, frames, masks,
-                digest=digest, window=task.protocol.window, perception=task.perception, **seconds,
-            )
+        score = score_sequence(
+            name, method, result, frames, masks,
+            digest=digest, window=task.protocol.window, perception=task.perception, moves=moves,
+            **seconds,
         )  # fmt: skip
+        scores.append(score)
+        results[method] = composite(result, frames, masks)
+
+    @contextmanager
+    def told(method: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # one method must not cost what the others have found
+            failed.append(f"{method}: {in_words(error)}")
 
     for method in task.methods:
-        result, seconds = timed(method.complete, frames, masks)
-        keep(method.name, result, seconds=seconds)
+        with told(method.name):
+            result, seconds = timed(method.complete, frames, masks)
+            keep(method.name, result, seconds=seconds)
     for label, folder in task.folders:
-        keep(label, folder.read(name, len(frames), task.protocol))
+        with told(label):
+            keep(label, folder.read(name, len(frames), task.protocol))
     features = {}
     if masks.any() and task.perception and task.perception.features:
         clips = {TRUTH: frames, **results}
-        features = {key: task.perception.features(clip) for key, clip in clips.items()}
-    return Completed(name, frames, masks, results, features), scores
+        with told("VFID"):
+            features = {key: task.perception.features(clip) for key, clip in clips.items()}
+    return Completed(name, frames, masks, results, features), scores, failed
 
 
 def vfid(features: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """By method, from `Completed.features` of all sequences; empty where there are none."""
-    found = [one for one in features if one]
-    methods = [key for key in (found[0] if found else {}) if key != TRUTH]
-    truth = [one[TRUTH] for one in found]
-    return {key: frechet_distance(truth, [one[key] for one in found]) for key in methods}
+    """By method, from `Completed.features` of the sequences that it completed; {} for none."""
+    methods = dict.fromkeys(key for one in features for key in one if key != TRUTH)
+    found = {key: [one for one in features if key in one] for key in methods}
+    return {
+        key: frechet_distance([one[TRUTH] for one in clips], [one[key] for one in clips])
+        for key, clips in found.items()
+    }

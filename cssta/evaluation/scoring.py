@@ -11,7 +11,7 @@ import numpy as np
 
 from cssta.evaluation.methods import Complete
 from cssta.evaluation.perceptual import Perception
-from cssta.metrics import score_clip, warping_error
+from cssta.metrics import Move, score_clip, warping_error
 
 METRICS = ("psnr", "ssim", "hole_psnr", "warping_error", "lpips")
 HIDDEN = np.uint8(127)  # what a method sees where it has to find something
@@ -39,6 +39,11 @@ class SequenceScore:
     warping_error: float
     seconds: float
     lpips: float = math.nan
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Of all its frames, with a hole or without."""
+        return self.seconds / self.frames if self.frames else math.nan
 
 
 def composite(result: np.ndarray, truth: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -70,15 +75,16 @@ def score_sequence(
     window: int,
     seconds: float = math.nan,
     perception: Perception | None = None,
+    moves: Sequence[Move] | None = None,
 ) -> SequenceScore:
     """Score a result, uint8 (T, H, W, 3), against the truth; composited first.
 
-    `digest`: of the masks; `window`: SSIM's; `perception`: for LPIPS. Raises ValueError if shapes
-    or types disagree.
+    `digest`: of the masks; `window`: SSIM's; `perception`: for LPIPS; `moves`: `movement(truth)`,
+    where it is known already. Raises ValueError if shapes or types disagree.
     """
     merged = composite(result, truth, masks)
     scored = score_clip(merged, truth, masks, window=window)
-    flicker = warping_error(merged, truth, masks)
+    flicker = warping_error(merged, truth, masks, moves)
     flicker = flicker[np.isfinite(flicker)]
     lpips = perception.lpips if perception else None
     return SequenceScore(
@@ -112,12 +118,14 @@ class Mean:
     warping_error: float
     lpips: float
     seconds: float
+    seconds_per_frame: float
 
 
 def mean(scores: Sequence[SequenceScore], *, pooled: bool) -> Mean:
     """The mean of one method's scores; sequences without a hole count nowhere.
 
-    Seconds are per video, always. Raises ValueError for scores of several methods, or of none.
+    Seconds are per video, or per frame of all videos, always. Raises ValueError for scores
+    of several methods, or of none.
     """
     methods = {score.method for score in scores}
     if len(methods) != 1:
@@ -130,7 +138,8 @@ def mean(scores: Sequence[SequenceScore], *, pooled: bool) -> Mean:
         there = np.isfinite(values)
         return float(np.average(values[there], weights=weights[there])) if there.any() else math.nan
 
-    times = [score.seconds for score in scores if math.isfinite(score.seconds)]
+    timed_ = [score for score in scores if math.isfinite(score.seconds)]
+    seconds, frames = (sum(getattr(s, key) for s in timed_) for key in ("seconds", "frames"))
     return Mean(
         methods.pop(),
         pooled,
@@ -138,5 +147,6 @@ def mean(scores: Sequence[SequenceScore], *, pooled: bool) -> Mean:
         sum(score.holes for score in scored),
         average("hole_ratio"),
         *(average(key) for key in METRICS),
-        float(np.mean(times)) if times else math.nan,
+        seconds / len(timed_) if timed_ else math.nan,
+        seconds / frames if frames else math.nan,
     )

@@ -34,18 +34,26 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Footage:
-    """Sequences in order of name; `layout` is "davis", "youtube-vos" or "folder"."""
+    """Sequences in order of name; `layout` is "davis", "youtube-vos" or "folder".
+
+    `donors`: those whose object masks the sequences are given; (): the sequences themselves.
+    """
 
     layout: str
     sequences: tuple[Sequence, ...]
+    donors: tuple[Sequence, ...] = ()
 
     def chosen(self, names: Names[str]) -> Footage:
-        """Those of these names only. Raises ValueError for a name that is not there."""
+        """Those of these names only, each with the holes that it has among all of them.
+
+        Raises ValueError for a name that is not there.
+        """
         known = {sequence.name: sequence for sequence in self.sequences}
         for name in names:
             if name not in known:
                 raise ValueError(f"there is no sequence {name!r}; there are: {', '.join(known)}")
-        return Footage(self.layout, tuple(known[name] for name in sorted(set(names))))
+        chosen = tuple(known[name] for name in sorted(set(names)))
+        return Footage(self.layout, chosen, self.donors or self.sequences)
 
 
 def find_sequences(folder: str | Path) -> Footage:
@@ -125,7 +133,7 @@ def holes_for(
 
 def mask_donor(footage: Footage, sequence: Sequence) -> Sequence | None:
     """Whose object masks a sequence is given: the next one's by name that has any, cyclically."""
-    annotated = [other for other in footage.sequences if other.annotations]
+    annotated = [o for o in footage.donors or footage.sequences if o.annotations]
     later = [other for other in annotated if other.name > sequence.name]
     earlier = [other for other in annotated if other.name < sequence.name]
     return next(iter(later + earlier), None)

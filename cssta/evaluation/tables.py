@@ -6,23 +6,26 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
-from cssta.evaluation.published import Published, counterpart
+from cssta.evaluation.beside import Line, as_table, pair
+from cssta.evaluation.markdown import number, plain, table
+from cssta.evaluation.published import FRAMES_PER_VIDEO, Published
 from cssta.evaluation.scoring import METRICS, Mean, SequenceScore, mean
 
-HEADS = ("PSNR", "SSIM", "hole PSNR", "warping error x1000", "s / video")
+HEADS = ("PSNR", "SSIM", "hole PSNR", "warping error x1000", "s / video", "s / frame")
 # What the table's warping error is, and is not.
 WARPING = (
     "Warping error: mean square in [0, 1] of what differs from the frame before, in the hole, by "
     "the true clip's own flow (OpenCV's DIS). The field's E_warp takes FlowNet2 and whole frames."
 )
-BESIDE = (
-    "method", "PSNR / SSIM", "s / video",
-    "the paper's", "YouTube-VOS PSNR / SSIM", "DAVIS PSNR / SSIM", "s / video",
-)  # fmt: skip
+UNEVEN = (
+    "Not every method was scored on every sequence (see Failed): its means are of those that it "
+    "was scored on, and not to be held against the others'."
+)
 
 
 @dataclass(frozen=True)
@@ -61,20 +64,22 @@ class Evaluation:
     def markdown(self) -> str:
         """Means beside published figures, then every sequence, then the masks' digests."""
         lines = [f"# {self.title}", "", *(f"- {text}" for text in self._caption())]
-        if rows := self.beside_table():
+        if rows := as_table(self.beside()):
             lines += ["", "## Beside the paper", "", *rows]
             lines += ["", "Ours pooled over all frames; the paper's holes and footage are its own."]
+            lines += self.timing()
         for pooled, title in ((True, "Pooled over all frames"), (False, "Mean of sequences")):
             lines += ["", f"## {title}", "", *self.means_table(pooled=pooled)]
         if self.published and not rows:
             lines += ["", "## Published (the authors' own figures, their holes and footage)", ""]
-            lines += _markdown(
+            lines += table(
                 ("method", "data", "PSNR", "SSIM", "s / video"),
                 [
-                    [row.method, row.data, f"{row.psnr:g}", f"{row.ssim:g}", _plain(row.seconds)]
+                    [row.method, row.data, f"{row.psnr:g}", f"{row.ssim:g}", plain(row.seconds)]
                     for row in self.published
                 ],
             )
+            lines += ["", *self.timing()]
         rows = [
             [sequence, score.method, *self._cells(score)]
             for sequence in self.sequences
@@ -82,25 +87,31 @@ class Evaluation:
             if score.sequence == sequence
         ]
         heads = ("sequence", "method", *self._heads())
-        lines += ["", "## By sequence", "", *_markdown(heads, rows)]
+        lines += ["", "## By sequence", "", *table(heads, rows)]
         lines += ["", "## Holes", "", *self._holes()]
         if self.failed:
             lines += ["", "## Failed", "", *(f"- {text}" for text in self.failed)]
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """One line per sequence and method, then the means as sequences `*pooled*`, `*mean*`."""
+        """One line per sequence and method, then the means as sequences `*pooled*`, `*mean*`.
+
+        Blank where nothing could be measured.
+        """
         text = io.StringIO()
         columns = ["sequence", "method", "frames", "holes", "hole_ratio", "masks", *METRICS]
-        writer = csv.DictWriter(text, [*columns, "vfid", "seconds"], lineterminator="\n")
+        columns += ["vfid", "seconds", "seconds_per_frame"]
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         for score in self.scores:
-            writer.writerow(asdict(score))
+            row = asdict(score) | {"seconds_per_frame": score.seconds_per_frame}
+            writer.writerow(_without_nan(row))
         for pooled, name in ((True, "*pooled*"), (False, "*mean*")):
             for one in self.means(pooled=pooled):
                 row = asdict(one) | {"sequence": name, "holes": one.frames, "masks": ""}
                 row["vfid"] = self.vfid.get(one.method, math.nan)
-                writer.writerow({k: v for k, v in row.items() if k not in ("pooled", "sequences")})
+                row = {k: v for k, v in row.items() if k not in ("pooled", "sequences")}
+                writer.writerow(_without_nan(row))
         return text.getvalue()
 
     def json(self) -> str:
@@ -111,55 +122,32 @@ class Evaluation:
         }
         return json.dumps(_without_nan(content), indent=1, allow_nan=False)
 
-    def beside(self) -> list[list[str]]:
-        """A line of cells, as in BESIDE, for each of our methods and of the paper's rows; no lines
-        where nothing of ours has a counterpart."""
-        means = {one.method: one for one in self.means(pooled=True)}
-        pairs = [(name, counterpart(name, self.published)) for name in means]
-        if not any(theirs for _, theirs in pairs):
+    def beside(self) -> list[Line]:
+        """Our methods beside the paper's rows; [] where nothing of ours has a counterpart."""
+        return pair(self.means(pooled=True), self.published)
+
+    def timing(self) -> list[str]:
+        """A sentence on what seconds beside the paper's are of; none where it gives no seconds."""
+        if not self.scores or all(row.seconds is None for row in self.published):
             return []
-        found = {theirs for _, theirs in pairs}
-        pairs += [("", name) for name in dict.fromkeys(r.method for r in self.published)]
-        rows = []
-        for ours, theirs in pairs:
-            if not ours and theirs in found:
-                continue
-            mean_ = means.get(ours)
-            cells = ["", "", ""]
-            if mean_ is not None:
-                scores = f"{_number(mean_.psnr, 2)} / {_number(mean_.ssim, 4)}"
-                cells = [ours, scores, _number(mean_.seconds, 1)]
-            known = {row.data: row for row in self.published if row.method == theirs}
-            seconds = [row.seconds for row in known.values() if row.seconds is not None]
-            both = (known.get(data) for data in ("YouTube-VOS", "DAVIS"))
-            cells += [theirs, *(f"{row.psnr:g} / {row.ssim:g}" if row else "" for row in both)]
-            rows.append([*cells, _plain(seconds[0] if seconds else None)])
-        return rows
-
-    def beside_table(self) -> list[str]:
-        """The same lines as Markdown."""
-        rows = self.beside()
-        return _markdown(BESIDE, rows) if rows else []
-
-    def beside_csv(self) -> str:
-        """The same lines as CSV."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*BESIDE[:2], "our s / video", *BESIDE[3:6], "their s / video"])
-        writer.writerows(self.beside())
-        return text.getvalue()
+        frames = fmean([self._first(name).frames for name in self.sequences])
+        return [
+            f"Seconds per video: ours are of {frames:.4g} frames on average, on the machine named "
+            f"above; the paper's of {FRAMES_PER_VIDEO:g} on average, on its GPUs."
+        ]
 
     def means_table(self, *, pooled: bool) -> list[str]:
         """The short table, as for the terminal."""
         vfid = ("VFID",) if self.vfid else ()
         rows = []
         for one in self.means(pooled=pooled):
-            more = [_number(self.vfid.get(one.method, math.nan), 3)] if vfid else []
+            more = [number(self.vfid.get(one.method, math.nan), 3)] if vfid else []
             rows.append([one.method, *self._cells(one), *more])
-        return _markdown(("method", *self._heads(), *vfid), rows)
+        return table(("method", *self._heads(), *vfid), rows)
 
     def _caption(self) -> list[str]:
-        return [*self.caption, WARPING, *self._absent()]
+        scored = {frozenset(s.sequence for s in self.of(method)) for method in self.methods}
+        return [*self.caption, WARPING, *self._absent(), *([UNEVEN] if len(scored) > 1 else [])]
 
     def _absent(self) -> list[str]:
         """By weights that the user supplies: what is not measured is not guessed, but said."""
@@ -179,41 +167,26 @@ class Evaluation:
     def _cells(self, row: Mean | SequenceScore) -> list[str]:
         numbers = (
             (row.psnr, 2), (row.ssim, 4), (row.hole_psnr, 2), (row.warping_error, 2),
-            (row.seconds, 1), (row.lpips, 4),
+            (row.seconds, 1), (row.seconds_per_frame, 3), (row.lpips, 4),
         )  # fmt: skip
-        return [_number(*number) for number in numbers[: len(self._heads())]]
+        return [number(*cell) for cell in numbers[: len(self._heads())]]
+
+    def _first(self, sequence: str) -> SequenceScore:
+        return next(score for score in self.scores if score.sequence == sequence)
 
     def _holes(self) -> list[str]:
-        firsts = [next(s for s in self.scores if s.sequence == name) for name in self.sequences]
+        firsts = [self._first(name) for name in self.sequences]
         rows = [
             [
                 s.sequence,
                 str(s.frames),
                 str(s.holes),
-                _number(100 * s.hole_ratio, 1),
+                number(100 * s.hole_ratio, 1),
                 f"`{s.masks}`",
             ]
             for s in firsts
         ]
-        return _markdown(("sequence", "frames", "with a hole", "hole %", "masks"), rows)
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
-    lines += [" | ".join(_cell(cell) for cell in row) for row in rows]
-    return [f"| {line} |" for line in lines]
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else ""
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "/")
+        return table(("sequence", "frames", "with a hole", "hole %", "masks"), rows)
 
 
 def _without_nan(content: Any) -> Any:

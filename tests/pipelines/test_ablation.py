@@ -104,7 +104,7 @@ def test_every_variant_is_trained_alike_and_scored(cfg, tmp_path: Path, monkeypa
     assert table.caption.count("Holes.") == 1 and caption.count("Methods:") == 1
     assert caption.count("Model: ") == 4
     assert tables[4][0].methods == ("full: network", "without FeatureLoss: network")
-    assert "| without FeatureLoss | 25.07 / 0.841 |" in "\n".join(tables[4][0].beside_table())
+    assert "| without FeatureLoss | 25.07 / 0.841 |" in tables[4][0].markdown()
     card = (tmp_path / "runs/cssta/ablation/without-featureloss/README.md").read_text()
     assert "lambda_F 0," in card and "**A short run**" in card and "inpainter 12 s" in card
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cssta.evaluation.choice import ChoiceError
 from cssta.evaluation.methods import BASELINES, model_methods
 from cssta.evaluation.protocols import PAPER
 from cssta.evaluation.run import Task, evaluate
@@ -83,17 +84,30 @@ def test_the_same_numbers_as_on_one_machine(ray_cluster, cfg, footage, tiny_mode
 
 
 def test_what_cannot_start_is_named(ray_cluster, cfg, footage, tiny_model, tmp_path):
-    def start(data: str, methods: list[str]) -> None:
-        evaluate_protocol(cfg, tiny_model, data, SMALL, methods, pictures=tmp_path)
+    def start(data: str, methods: list[str], model=tiny_model, results=()) -> None:
+        evaluate_protocol(
+            cfg, model, data, SMALL, methods, pictures=tmp_path, results=results
+        )  # fmt: skip
 
     with pytest.raises(ProtocolError, match="'gated'"):
         start(str(footage), ["gated"])
+    with pytest.raises(ProtocolError, match="cssta: needs a model"):
+        start(str(footage), ["telea", "cssta"], model=None)
+    for results, words in (
+        ([("out", "a/out"), ("OUT", "b/OUT")], "'OUT' is called twice; use NAME="),
+        ([("telea", "a/telea")], "'telea' is a method's name; use NAME="),
+    ):
+        with pytest.raises(ChoiceError, match=words):
+            start(str(footage), ["telea"], results=results)
     with pytest.raises(FootageError, match="holds no sequences"):
         start(str(tmp_path / "absent"), ["telea"])
 
 
-def test_the_job(ray_cluster, cfg, tiny_model, tmp_path, monkeypatch, capsys):
-    """`jobs/evaluate.py --protocol`, in this process: table, files, MLflow run with the report."""
+def test_the_job(ray_cluster, cfg, tmp_path, monkeypatch, capsys):
+    """`jobs/evaluate.py --protocol`, in this process: table, files, MLflow run with the report.
+
+    Without a model, which no method needs; one folder of results lacks a sequence.
+    """
     import yaml
     from mlflow import MlflowClient
 
@@ -107,9 +121,11 @@ def test_the_job(ray_cluster, cfg, tiny_model, tmp_path, monkeypatch, capsys):
     spec.loader.exec_module(job)
     config = tmp_path / "job.yaml"
     config.write_text(yaml.safe_dump(cfg.to_dict()))
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some/a.mp4").symlink_to(tmp_path / "footage/a.mp4")
     code = job.main(
-        ["--config", str(config), "--model", str(tiny_model), "--protocol", "paper",
-         "--methods", "telea", "--results", f"as they are={tmp_path / 'footage'}", "--frames", "2"]
+        ["--config", str(config), "--protocol", "paper", "--methods", "telea", "--frames", "2",
+         "--results", f"as they are={tmp_path / 'footage'}", "--results", str(tmp_path / "some")]
     )  # fmt: skip
     printed = capsys.readouterr().out
     assert code == 0 and "| telea |" in printed and "[3/3]" in printed
@@ -117,12 +133,19 @@ def test_the_job(ray_cluster, cfg, tiny_model, tmp_path, monkeypatch, capsys):
     names = {"evaluation.md", "evaluation.csv", "evaluation.json", "report.html"}
     assert {path.name for path in folder.iterdir()} == names
     content = json.loads((folder / "evaluation.json").read_text())
+    scored = {(score["sequence"], score["method"]) for score in content["scores"]}
+    assert scored == {(s, m) for s in "ab" for m in ("telea", "as they are", "some")} - {
+        ("b", "some")
+    }
+    assert len(content["failed"]) == 2 and content["failed"][0].startswith("b: some: ")
+    caption = " ".join(content["caption"])
+    assert "some: completed clips from the folder some" in caption and "Model" not in caption
     page = (folder / "report.html").read_text()
     assert page.count("<img ") == page.count("<video ") == 2  # (baselines have no attention)
     client = MlflowClient(cfg.tracking.uri)
     (run,) = client.search_runs([client.get_experiment_by_name("cssta").experiment_id])
     assert run.data.metrics["telea_psnr"] == pytest.approx(content["pooled"][0]["psnr"])
-    assert run.data.tags["protocol"] == "paper"
+    assert run.data.tags["protocol"] == "paper" and "model" not in run.data.tags
     assert content["pooled"][1]["method"] == "as they are"
     assert run.data.metrics["as-they-are_psnr"] > 45  # (they are the truth, decoded once more)
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == names

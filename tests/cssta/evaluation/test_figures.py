@@ -13,6 +13,7 @@ from cssta.checkpoint import Model
 from cssta.config import ModelConfig
 from cssta.engine import Inpainter
 from cssta.evaluation.figures import (
+    Look,
     attention_map,
     attention_weights,
     hole_pixel,
@@ -92,6 +93,18 @@ def test_a_planted_match_is_where_it_looks(inpainter):
     weights = attention_weights(inpainter, frames, masks, 6, (24, 32), [4])
     # In frame 4 the scene lies 8 pixels, two features, further right.
     assert np.unravel_index(weights[0].argmax(), weights[0].shape) == (6, 10)
+
+
+def test_a_chosen_pixel(completed):
+    look = Look.parse("a:b:6,24,30")
+    assert look == Look("a:b", 6, 24, 30)
+    look.check(completed.masks)
+    for text in ("a:12,24,30", "a:6,2,30", "a:6,24,99"):
+        with pytest.raises(ValueError, match=r"no hole pixel of a \(12 frames of 64x48\); one is"):
+            Look.parse(text).check(completed.masks)
+    for text in ("a", "a:1,2", ":1,2,3", "a:1,2,-3"):
+        with pytest.raises(ValueError, match="SEQUENCE:FRAME,Y,X"):
+            Look.parse(text)
 
 
 def test_an_attention_map(completed, inpainter, tmp_path: Path):

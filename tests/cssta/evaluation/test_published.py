@@ -21,6 +21,7 @@ from cssta.evaluation.published import FIELD, TABLES, counterpart
         (3, "full: references-2", ""),
         (3, "without the CSSTA layer: network", "without the CSSTA layer"),
         (3, "without hole-region attention: network", ""),
+        (1, "vinet", "VINet"),  # results, called like a published method
         (4, "without FeatureLoss: network", "without FeatureLoss"),
     ],
 )
@@ -30,6 +31,7 @@ def test_counterparts(table: int, method: str, beside: str):
 
 def test_the_fields_figures_are_of_other_networks_than_ours():
     assert counterpart("flow", FIELD) == ""
+    assert counterpart("E2FGVI", FIELD) == "E2FGVI"
 
 
 def test_the_papers_figures():

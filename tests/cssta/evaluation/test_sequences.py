@@ -27,7 +27,8 @@ def test_davis(davis: Path):
     assert frames.shape == (5, 48, 64, 3)
     assert (read_sequence(first, SMALL, 2) == frames[:2]).all()
     assert len(read_sequence(first, SMALL, 99)) == 5
-    assert footage.chosen(["c", "a"]).sequences == (footage.sequences[0], footage.sequences[2])
+    chosen = footage.chosen(["c", "a"])
+    assert chosen.sequences == (footage.sequences[0], footage.sequences[2])
     with pytest.raises(ValueError, match=r"'x'.*a, b, c"):
         footage.chosen(["x"])
 
@@ -73,9 +74,13 @@ def test_objects_are_the_next_sequences(davis: Path):
     assert (holes[4] == holes[2]).all()
     own = holes_for(footage, c, OBJECTS, 3, None)
     assert own[0].sum() == 10 * 10 + 16, "the last sequence takes the first one's"
-    without = footage.chosen(["a"])
+    for names in (["a"], ["a", "c"]):
+        alone = holes_for(footage.chosen(names), a, OBJECTS, 5, None)
+        assert (alone == holes).all(), "the same alone or among all"
+    again = footage.chosen(["a", "c"]).chosen(["a"])
+    assert (holes_for(again, a, OBJECTS, 5, None) == holes).all()
     with pytest.raises(VideoError, match="no other sequence"):
-        holes_for(without, a, OBJECTS, 5, None)
+        holes_for(replace(footage, sequences=(a,)), a, OBJECTS, 5, None)
 
 
 def test_given_masks(davis: Path, tmp_path: Path):

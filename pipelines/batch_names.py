@@ -70,6 +70,11 @@ def safe_name(name: str) -> str:
     return "/".join(parts)
 
 
+def printable(text: str) -> str:
+    """The text with lone surrogates, which no file can hold, spelled out."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _safe_part(part: str) -> str:
     if part == "..":
         return "__"

@@ -9,6 +9,7 @@ states.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,19 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipelines.batch_manifest import read_manifest
-from pipelines.batch_masks import BatchError, FoundMask, Listing, MaskFolder, relative, stamp_of
-from pipelines.batch_names import assign_names
+from pyarrow import ArrowException
+
+from pipelines.batch_manifest import ManifestRow, read_manifest
+from pipelines.batch_masks import (
+    BatchError,
+    FoundMask,
+    Listing,
+    MaskFolder,
+    Stamp,
+    relative,
+    stamp_of,
+)
+from pipelines.batch_names import assign_names, printable
 from pipelines.batch_options import VideoOptions
 from pipelines.batch_overlap import check_overlap
 from pipelines.batch_record import (
@@ -33,8 +44,10 @@ from pipelines.batch_record import (
 )
 from pipelines.config import JobConfig
 from pipelines.retries import with_retries
-from pipelines.storage import filesystem, list_videos, read_bytes
+from pipelines.storage import StorageError, filesystem, list_videos, read_bytes
 from pipelines.storage_names import is_at_or_below, location
+
+log = logging.getLogger(__name__)
 
 THREADS = 16  # requests to a server at the same time
 
@@ -52,7 +65,7 @@ class Plan:
 class Input:
     """A video before it is known what is to be done: `stamp` tells it from a changed one.
 
-    `mask` None: none could be found, and `problem` says so, or none was named.
+    `problem`: in words, why it cannot be completed, `reason` the slug for it; "" if it can be.
     """
 
     name: str
@@ -62,6 +75,7 @@ class Input:
     options: VideoOptions
     mask: FoundMask | None = None
     problem: str = ""
+    reason: str = "mask-missing"
 
 
 def plan_batch(cfg: JobConfig, model: ModelIdentity) -> Plan:
@@ -71,7 +85,8 @@ def plan_batch(cfg: JobConfig, model: ModelIdentity) -> Plan:
     """
     output_uri = _output(cfg)
     endpoint = cfg.data.s3_endpoint
-    masks = MaskFolder(cfg.inference.masks, endpoint) if _by_rule(cfg) else None
+    by_rule = cfg.inference.masks is not None  # masks are found by the names of the videos
+    masks = with_retries(lambda: MaskFolder(cfg.inference.masks, endpoint)) if by_rule else None
     inputs = _from_manifest(cfg, masks) if cfg.inference.manifest else _from_listing(cfg, masks)
     places = assign_names({entry.name: entry.wanted for entry in inputs})
     tasks = [_task(cfg, entry, places[entry.name], output_uri, model) for entry in inputs]
@@ -79,18 +94,14 @@ def plan_batch(cfg: JobConfig, model: ModelIdentity) -> Plan:
     settled, todo = [], []
     for entry, task in zip(inputs, tasks, strict=True):
         if entry.problem:
-            settled.append(failure(task, "mask-missing", entry.problem))
+            settled.append(failure(task, entry.reason, entry.problem))
         else:
             todo.append(task)
-    finished = _finished(todo, Listing(output_uri, endpoint), endpoint)
+    present = with_retries(lambda: Listing(output_uri, endpoint))
+    finished = _finished(todo, present, endpoint)
     settled += finished.values()
     todo = [task for task in todo if task.name not in finished]
     return Plan(todo, settled, {task.name: task for task in tasks})
-
-
-def _by_rule(cfg: JobConfig) -> bool:
-    """Whether masks are found by the names of the videos."""
-    return cfg.inference.masks is not None
 
 
 def _task(
@@ -147,8 +158,8 @@ def _from_listing(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
     root = filesystem(uri, endpoint)[1]
     others = [other for other in (inference.output, inference.masks) if other is not None]
     excluded = [relative(location(other), location(uri)) for other in others]
-    videos = list_videos(uri, endpoint)
-    listing = Listing(uri, endpoint)
+    videos = with_retries(lambda: list_videos(uri, endpoint))
+    listing = with_retries(lambda: Listing(uri, endpoint))
     inputs = []
     for video in videos:
         # (Listed URIs are plain paths or s3://.)
@@ -171,23 +182,18 @@ def _masked(entry: Input, name: str, masks: MaskFolder | None) -> Input:
 def _from_manifest(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
     endpoint, inference = cfg.data.s3_endpoint, cfg.inference
     uri = inference.manifest
-    rows = read_manifest(uri, inference.videos, inference.masks, endpoint)
+    rows = with_retries(lambda: read_manifest(uri, inference.videos, inference.masks, endpoint))
     base = filesystem(inference.videos, endpoint)[1] if inference.videos else ""
     given = Counter(row.output for row in rows if row.output)
     twice = [output for output, number in given.items() if number > 1]
     if twice:
         raise BatchError(f"inference.manifest {uri}: {len(twice)} outputs are named by several "
                          f"rows, such as {twice[0]!r}; give each its own")  # fmt: skip
-    stamps = _in_threads(
-        lambda row: (
-            stamp_of(row.video, endpoint),
-            stamp_of(row.mask, endpoint) if row.mask else None,
-        ),
-        rows,
-    )
+    stamps = _in_threads(lambda row: _stamps(row, endpoint), rows)
     inputs, names = [], Counter()
-    for row, (stamp, mask_stamp) in zip(rows, stamps, strict=True):
-        path = filesystem(row.video, endpoint)[1]
+    for row, (stamp, mask_stamp, reason, problem) in zip(rows, stamps, strict=True):
+        row = replace(row, video=printable(row.video), output=row.output and printable(row.output))
+        path = location(row.video).removeprefix("s3://")
         short = relative(path, base) if base else ""
         name = row.output or short or PurePosixPath(path).name
         names[name] += 1
@@ -199,7 +205,10 @@ def _from_manifest(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
             raise BatchError(f"inference.manifest {uri}: row {row.number}: {error}") from None
         entry = Input(name, row.video, row.output or short or PurePosixPath(path).name, stamp,
                       options)  # fmt: skip
-        if row.mask is not None and mask_stamp:
+        if problem:
+            problem = f"{problem}; see row {row.number}"
+            entry = replace(entry, problem=printable(problem), reason=reason)
+        elif row.mask is not None and mask_stamp:
             entry = replace(entry, mask=FoundMask(row.mask, mask_stamp))
         elif row.mask is not None:
             entry = replace(entry, problem=f"{row.mask}: no such mask; see row {row.number}")
@@ -207,6 +216,18 @@ def _from_manifest(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
             entry = _masked(entry, short or PurePosixPath(path).name, masks)
         inputs.append(entry)
     return inputs
+
+
+def _stamps(row: ManifestRow, endpoint: str | None) -> tuple[Stamp, Stamp | None, str, str]:
+    """Of video and mask; with the reason, and in words, why they cannot be had, or ""."""
+    for name in (row.video, row.mask or ""):
+        if printable(name) != name or "\0" in name:
+            return {}, None, "bad-name", f"{name!r}: no file can have such a name"
+    try:
+        video = with_retries(lambda: stamp_of(row.video, endpoint))
+        return video, row.mask and with_retries(lambda: stamp_of(row.mask, endpoint)), "", ""
+    except (StorageError, OSError, ArrowException) as error:
+        return {}, None, "storage", str(error)
 
 
 def _seed(seed: int, name: str) -> int:
@@ -224,7 +245,11 @@ def _finished(
             place = uri[len(task.root) + 1 :]
             if place not in present.files or record_of(place) not in present.files:
                 continue
-            content = with_retries(lambda uri=uri: read_bytes(record_of(uri), endpoint))
+            try:
+                content = with_retries(lambda uri=uri: read_bytes(record_of(uri), endpoint))
+            except StorageError as error:  # (then the video is simply done again)
+                log.warning("%s: no record can be read: %s", task.name, error)
+                continue
             record = parse_record(content)
             if matches(record, task, present.files[place]["bytes"]):
                 return replace(record["outcome"], status="skipped")

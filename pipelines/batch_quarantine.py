@@ -18,7 +18,7 @@ class Quarantine:
 
     def __init__(self, output: str, s3_endpoint: str | None = None) -> None:
         self._output, self._endpoint = output, s3_endpoint
-        self._earlier = self._present()
+        self._earlier = with_retries(self._present)
 
     def _present(self) -> set[str]:
         """Places, relative to the output, of videos with a record."""

@@ -34,10 +34,11 @@ def named(uri: str, remedy: str) -> Iterator[None]:
     """Errors of pyarrow, which often do not name the URI, as StorageError."""
     try:
         yield
-    except (OSError, ArrowException) as error:
+    except (OSError, ArrowException, UnicodeError) as error:  # (Unicode: names of local files)
         reason = " ".join(str(error).split())
         passing = (
-            not isinstance(error, LASTING) and getattr(error, "errno", None) not in LASTING_CODES
+            not isinstance(error, (*LASTING, UnicodeError))
+            and getattr(error, "errno", None) not in LASTING_CODES
         )
         passing = passing and not any(name in reason for name in REFUSALS)
         raise StorageError(f"{uri}: {reason[:400]}; {remedy}", transient=passing) from error

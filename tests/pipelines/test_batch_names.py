@@ -6,7 +6,7 @@ import os
 import unicodedata
 from pathlib import Path, PurePosixPath
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.batch_names import RESERVED, assign_names, output_names, safe_name
@@ -28,6 +28,7 @@ def same(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
+@settings(deadline=None)  # (machines are busy now and then)
 @given(st.sets(names, max_size=12))
 def test_names_never_collide_nor_leave_their_folder(sources: set[str]):
     outputs = output_names(sources)
@@ -48,6 +49,7 @@ def test_names_never_collide_nor_leave_their_folder(sources: set[str]):
     assert output_names(sorted(sources, reverse=True)) == outputs
 
 
+@settings(deadline=None)  # (machines are busy now and then)
 @given(st.sets(names, max_size=6))
 def test_what_is_harmless_stays(sources: set[str]):
     for source, output in output_names(sources).items():

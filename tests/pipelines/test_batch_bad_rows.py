@@ -1,0 +1,84 @@
+"""What is wrong with one video's places ends that video, not the batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines import batch_plan
+from pipelines.batch_plan import plan_batch
+from pipelines.batch_quarantine import Quarantine
+from pipelines.storage import StorageError
+from tests.pipelines.test_batch_plan import MODEL, finish, make_config, touch
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch):
+    monkeypatch.setattr("pipelines.retries.FIRST_WAIT", 0.001)
+
+
+def of_rows(tmp_path: Path, rows: list[dict], **data):
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text("\n".join(json.dumps(row) for row in rows))
+    cfg = make_config(tmp_path, manifest=str(manifest))
+    return cfg.model_copy(update={"data": cfg.data.model_copy(update=data)})
+
+
+def test_rows_whose_places_cannot_be_asked_are_quarantined(tmp_path: Path, s3_bucket):
+    touch(tmp_path / "in/a.mp4")
+    rows = [
+        {"video": "a.mp4"},
+        {"video": "s3://bucket/b.mp4"},
+        {"video": "gs://bucket/c.mp4"},
+        {"video": "lone \udce9.mp4"},
+        {"video": "a.mp4", "mask": "lone \udce9.png", "output": "lone \udce9.mp4"},
+        {"video": "nul \0.mp4"},
+    ]
+    cfg = of_rows(tmp_path, rows, s3_endpoint="http://127.0.0.1:9")
+    plan = plan_batch(cfg, MODEL)
+    assert [task.name for task in plan.tasks] == ["a.mp4"]
+    reasons = ["storage", "storage", "bad-name", "bad-name", "bad-name"]
+    assert [outcome.reason for outcome in plan.settled] == reasons
+    quarantine = Quarantine(str(tmp_path / "out"))
+    for number, outcome in enumerate(plan.settled, start=2):
+        assert f"row {number}" in outcome.message
+        json.dumps(vars(outcome), ensure_ascii=False).encode()
+        quarantine.update(plan.all_tasks[outcome.name], outcome)
+    assert len(list((tmp_path / "out/_quarantine").rglob("*.json"))) == 5
+
+
+def test_a_record_that_cannot_be_read_means_not_finished(tmp_path: Path, monkeypatch):
+    touch(tmp_path / "in/a.mp4", tmp_path / "in/b.mp4")
+    cfg = make_config(tmp_path)
+    for task in plan_batch(cfg, MODEL).tasks:
+        finish(task)
+    real = batch_plan.read_bytes
+
+    def refuse(uri: str, endpoint: str | None) -> bytes:
+        if "a.mp4" in uri:
+            raise StorageError(f"{uri}: ACCESS_DENIED")
+        return real(uri, endpoint)
+
+    monkeypatch.setattr(batch_plan, "read_bytes", refuse)
+    plan = plan_batch(cfg, MODEL)
+    assert [task.name for task in plan.tasks] == ["a.mp4"]
+    assert [outcome.name for outcome in plan.settled] == ["b.mp4"]
+
+
+def test_listings_are_tried_again(tmp_path: Path, monkeypatch):
+    touch(tmp_path / "in/a.mp4", tmp_path / "masks/a.png")
+    for name in ("list_videos", "Listing", "MaskFolder"):
+        failed = []
+        real = getattr(batch_plan, name)
+
+        def once(*arguments, failed=failed, real=real):
+            if not failed:
+                failed.append(True)
+                raise StorageError("connection reset", transient=True)
+            return real(*arguments)
+
+        monkeypatch.setattr(batch_plan, name, once)
+    plan = plan_batch(make_config(tmp_path, masks=str(tmp_path / "masks")), MODEL)
+    assert [task.name for task in plan.tasks] == ["a.mp4"]

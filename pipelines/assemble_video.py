@@ -28,17 +28,10 @@ from pipelines.batch_record import (
 )
 from pipelines.batch_source import BatchSettings, opened
 from pipelines.retries import with_retries
-from pipelines.staging import Staging
+from pipelines.staging import Staging, UnstagedError
+from pipelines.storage import StorageError
 from pipelines.survey_video import Surveyed, survey_task
 from pipelines.truth_scores import SCORES
-
-
-class UnstagedError(Exception):
-    """Segments that were reported as staged are not there; `numbers` names them."""
-
-    def __init__(self, numbers: Sequence[int]) -> None:
-        super().__init__(f"segments {list(numbers)} are missing")
-        self.numbers = tuple(numbers)
 
 
 def assemble_video(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
@@ -48,11 +41,23 @@ def assemble_video(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
 
     Raises VideoError, StorageError, or UnstagedError.
     """
-    started = time.monotonic()
     finished = with_retries(lambda: published(task, settings.s3_endpoint))
     if finished is not None:
         Staging(task, settings.s3_endpoint).remove()
         return finished
+    try:
+        return _assemble(task, settings)
+    except (UnstagedError, OSError, ValueError):
+        # A process that was taken for dead may have published it, and removed what is staged.
+        finished = with_retries(lambda: published(task, settings.s3_endpoint))
+        if finished is None:
+            raise
+        return finished
+
+
+def _assemble(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
+    """`assemble_video` of what is not published."""
+    started = time.monotonic()
     staging = Staging(task, settings.s3_endpoint)
     surveyed = survey_task(task, settings)
     count = len(surveyed.segments(settings.segment_frames))
@@ -135,7 +140,13 @@ def published(task: VideoTask, s3_endpoint: str | None) -> VideoOutcome | None:
         system, path = storage.filesystem(uri, s3_endpoint)
         with storage.named(uri, "check the address and the credentials"):
             size = system.get_file_info(path).size
-        record = parse_record(storage.read_bytes(record_of(uri), s3_endpoint))
+        try:
+            content = storage.read_bytes(record_of(uri), s3_endpoint)
+        except StorageError as error:
+            if error.transient:
+                raise
+            continue  # a record that cannot be read vouches for nothing
+        record = parse_record(content)
         if matches(record, task, size) and record["outcome"].status in FINISHED:
             return record["outcome"]
     return None

@@ -48,7 +48,7 @@ from pipelines.retries import with_retries
 from pipelines.staging import Staging
 from pipelines.storage import StorageError, delete, join
 from pipelines.tracking import tracking_uri
-from pipelines.video_failures import PASSING, as_failure
+from pipelines.video_failures import KEEPING, as_failure
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def complete_bucket(
         outcomes.append(outcome)
         try:
             quarantine.update(task, outcome)
-            if outcome.status == "failed" and outcome.reason not in PASSING:
+            if outcome.status == "failed" and outcome.reason not in KEEPING:
                 # What is wrong may be in the segments: nothing is to be built on them again.
                 Staging(task, cfg.data.s3_endpoint).remove()
         except StorageError as error:  # one video's record must not end the others

@@ -7,6 +7,7 @@ have their names, so that two processes that do the same work by mistake do no h
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from pipelines import storage
 from pipelines.batch_record import VideoTask
 from pipelines.retries import with_retries
 from pipelines.storage import StorageError, join
+
+
+class UnstagedError(Exception):
+    """Segments that were reported as staged are not there; `numbers` names them."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(f"segments {list(numbers)} are missing; run the batch again")
+        self.numbers = tuple(numbers)
 
 
 class Staging:

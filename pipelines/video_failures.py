@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from cssta.video import VideoError
 from pipelines.batch_record import VideoTask
+from pipelines.staging import UnstagedError
 from pipelines.storage import StorageError
 
-PASSING = ("storage", "crashed", "out-of-memory", "lost")
-"""Reasons that may not hold the next time: what is staged of such a video is kept."""
+KEEPING = ("storage", "crashed", "out-of-memory", "lost", "unexpected", "unwritable")
+"""Reasons that say nothing against the input or what was made of it: what is staged is kept."""
 
 
 def as_failure(task: VideoTask, error: Exception) -> tuple[str, str]:
@@ -20,6 +21,8 @@ def as_failure(task: VideoTask, error: Exception) -> tuple[str, str]:
         shown = task.mask if task.mask and error.reason.startswith("mask") else task.video
         shown = task.output if error.reason in ("unverified", "unwritable") else shown
         return error.reason, words.replace(str(error.path), shown, 1)
+    if isinstance(error, UnstagedError):
+        return "lost", words
     if isinstance(error, StorageError):
         return "storage", words
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:

@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from cssta.video import iter_frames, probe, read_frames, write_video
+from cssta.video import VideoError, iter_frames, probe, read_frames, write_video
 from pipelines import assemble_video as module
 from pipelines import storage
 from pipelines.batch_plan import plan_batch
 from pipelines.batch_record import record_of
+from pipelines.staging import Staging, UnstagedError
 from pipelines.storage import StorageError, exists, local_copy, publish
+from pipelines.video_failures import KEEPING, as_failure
 from tests.pipelines.one_process import (
     MODEL,
     complete_all,
@@ -189,3 +191,45 @@ def test_from_and_to_an_s3_bucket(s3_bucket: str, s3_server: str, tmp_path: Path
     outcome = complete_one(task, settings_of(cfg))
     assert (outcome.name, outcome.reason) == ("sub/a.mp4", "mask-length")
     assert f"{s3_bucket}/masks/sub/a.mp4" in outcome.message
+
+
+def test_what_is_missing_may_have_been_published_by_another(one_video, monkeypatch):
+    """Such as a process that was taken for dead; it publishes between two looks of this one."""
+    _, task, settings = one_video
+    complete_parts(task, settings)
+    real = module.survey_task
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(module, "survey_task", real)
+        other = module.assemble_video(task, settings)
+        assert other.status == "done" and not Path(task.work).exists()
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "survey_task", meanwhile)
+    outcome = module.assemble_video(task, settings)
+    assert outcome.status == "done" and Path(task.output).exists()
+
+
+def test_segments_that_are_gone_are_lost_and_the_others_kept(one_video):
+    _, task, settings = one_video
+    complete_parts(task, settings)
+    Path(Staging(task, None).segment(0)).unlink()
+    with pytest.raises(UnstagedError) as caught:
+        module.assemble_video(task, settings)
+    reason, message = as_failure(task, caught.value)
+    assert reason == "lost" and reason in KEEPING and "[0]" in message
+
+
+def test_staged_work_is_kept_unless_the_input_or_the_result_is_at_fault(one_video):
+    _, task, _ = one_video
+    path = Path(task.video)
+    for error, kept in (
+        (RuntimeError("no such kernel"), True),
+        (OSError("gone"), True),
+        (MemoryError(), True),
+        (VideoError(path, "unwritable", "the disk is full", "Make room"), True),
+        (VideoError(path, "corrupt", "is damaged", "Copy it again"), False),
+        (VideoError(path, "unverified", "differs", "Report this"), False),
+        (VideoError(path, "mask-length", "is short", "Give another"), False),
+    ):
+        assert (as_failure(task, error)[0] in KEEPING) == kept, error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,13 @@ from pipelines.survey_video import Surveyed, survey_task
 from pipelines.truth_scores import SCORES
 
 
-def assemble_video(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
+def assemble_video(
+    task: VideoTask, settings: BatchSettings, progress: Callable[[], None] = lambda: None
+) -> VideoOutcome:
     """Publish a completed video; done, or review where it breaks a limit.
 
     Doing it again, as after the process was killed in the middle, does no harm.
+    `progress` is called at every frame that is looked at.
 
     Raises VideoError, StorageError, or UnstagedError.
     """
@@ -46,7 +49,7 @@ def assemble_video(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
         Staging(task, settings.s3_endpoint).remove()
         return finished
     try:
-        return _assemble(task, settings)
+        return _assemble(task, settings, progress)
     except (UnstagedError, OSError, ValueError):
         # A process that was taken for dead may have published it, and removed what is staged.
         finished = with_retries(lambda: published(task, settings.s3_endpoint))
@@ -55,11 +58,13 @@ def assemble_video(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
         return finished
 
 
-def _assemble(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
+def _assemble(
+    task: VideoTask, settings: BatchSettings, progress: Callable[[], None]
+) -> VideoOutcome:
     """`assemble_video` of what is not published."""
     started = time.monotonic()
     staging = Staging(task, settings.s3_endpoint)
-    surveyed = survey_task(task, settings)
+    surveyed = survey_task(task, settings, lambda *_: progress())
     count = len(surveyed.segments(settings.segment_frames))
     marks = [staging.mark(number) for number in range(count)]
     missing = [number for number, mark in enumerate(marks) if mark is None]
@@ -72,7 +77,8 @@ def _assemble(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
         with opened(task, settings) as video:
             assemble(whole, segments, video.source.info, video.encoding)
             exact = video.masks if video.encoding.lossless else None
-            verify(whole, video.source, video.encoding, exact)
+            progress()
+            verify(whole, video.source, video.encoding, exact, progress)
         took = sum(mark["seconds"] for mark in marks) + time.monotonic() - started
         outcome = replace(outcome, seconds=took)
         _publish(task, outcome, whole, settings)

@@ -24,6 +24,7 @@ from pipelines.batch_source import BatchSettings, opened
 from pipelines.batch_units import most_units
 from pipelines.config import JobConfig
 from pipelines.survey_video import look_through
+from pipelines.watchdog import Watchdog
 
 SAMPLE = 12  # videos that are looked through; the others are reckoned by their bytes
 Look = tuple[int, int, int, float, int]  # frames, height, width, hole ratio, frames with a hole
@@ -108,8 +109,11 @@ def spread(tasks: list[VideoTask], count: int) -> list[VideoTask]:
 
 def look_task(task: str, settings: BatchSettings) -> Look:
     """Look through one video. Raises VideoError or StorageError."""
-    with opened(task_from_json(task), settings) as video:
-        found = look_through(video)
+    with (
+        Watchdog(settings.stall_seconds) as watchdog,
+        opened(task_from_json(task), settings) as video,
+    ):
+        found = look_through(video, watchdog.feed)
     return found.frames, found.height, found.width, found.hole_ratio, found.hole_frames
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipelines import storage
 from pipelines.batch_record import VideoOutcome, VideoTask
 from pipelines.batch_source import BatchSettings, is_drawn, opened
 from pipelines.batch_totals import worst_of
+from pipelines.watchdog import Watchdog
 
 EVERY, COLUMNS = 10, 8  # every tenth frame of a video's start, at most so many
 
@@ -30,9 +32,10 @@ def draw_sheet(task: VideoTask, output: str, settings: BatchSettings) -> bytes:
     """A PNG of a published video. Raises VideoError or StorageError."""
     endpoint = settings.s3_endpoint
     with (
+        Watchdog(settings.stall_seconds),
         tempfile.TemporaryDirectory(prefix="sheet-", dir=settings.claim_scratch()) as folder,
         opened(task, settings) as video,
-        storage.local_copy(output, folder, endpoint) as local,
+        _copied(output, folder, endpoint) as local,
     ):
         count = video.source.info.frames
         every = EVERY if count > EVERY else 1
@@ -51,6 +54,15 @@ def draw_sheet(task: VideoTask, output: str, settings: BatchSettings) -> bytes:
         rows = {label: [row[i // every] for i in places] for label, row in rows.items()}
         path = contact_sheet(Path(folder) / "sheet.png", rows, every=every, max_columns=COLUMNS)
         return path.read_bytes()
+
+
+@contextmanager
+def _copied(uri: str, folder: str, endpoint: str | None) -> Iterator[Path]:
+    """A local copy, for which no watchdog needs to be fed."""
+    with ExitStack() as stack:
+        with Watchdog.paused():
+            local = stack.enter_context(storage.local_copy(uri, folder, endpoint))
+        yield local
 
 
 def _eight_bits(picture: np.ndarray) -> np.ndarray:

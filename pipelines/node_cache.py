@@ -16,6 +16,7 @@ from pyarrow import fs as pafs
 from pipelines.retries import with_retries
 from pipelines.storage import fetch, filesystem, local_copy
 from pipelines.storage_names import own_name
+from pipelines.watchdog import Watchdog
 
 PREFIX = "cssta-batch-"
 _held: dict[Path, int] = {}
@@ -83,10 +84,12 @@ class NodeCache:
         try:
             copy = slot / copied
             while True:
-                fcntl.flock(handle, fcntl.LOCK_SH)  # held by all who use it
+                with Watchdog.paused():  # while another process copies it
+                    fcntl.flock(handle, fcntl.LOCK_SH)  # held by all who use it
                 if copy.exists():
                     break
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                with Watchdog.paused():
+                    fcntl.flock(handle, fcntl.LOCK_EX)
                 if not copy.exists():
                     self._fill(uri, slot, _size(system, path))
             os.utime(slot)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pipelines.storage import StorageError
+from pipelines.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +28,20 @@ def with_retries(
 ) -> Result:
     """What `call` returns; it is called again, after longer and longer waits, on passing errors.
 
-    Raises the last StorageError, or at once one that is not `transient`.
+    No watchdog of this process ends it meanwhile. Raises the last StorageError, or at
+    once one that is not `transient`.
     """
     wait = FIRST_WAIT if first_wait is None else first_wait
     for attempt in range(1, attempts + 1):
         try:
-            return call()
+            with Watchdog.paused():
+                return call()
         except StorageError as error:
             if not error.transient or attempt == attempts:
                 raise
             log.warning("attempt %d of %d: %s", attempt, attempts, error)
         # Many actors that were refused together must not come back together.
-        sleep(wait * random.uniform(0.5, 1.5))
+        with Watchdog.paused():
+            sleep(wait * random.uniform(0.5, 1.5))
         wait *= GROWTH
     raise AssertionError("unreachable")

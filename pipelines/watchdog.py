@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class Watchdog:
@@ -23,6 +24,24 @@ class Watchdog:
         """Progress was made."""
         self._fed = time.monotonic()
 
+    _waits = 0  # threads of this process that wait for what has limits of its own
+    _lock = threading.Lock()
+
+    @classmethod
+    @contextmanager
+    def paused(cls) -> Iterator[None]:
+        """While this lasts no watchdog of this process ends it.
+
+        For transfers, whose client gives up by itself, and for locks, whose holder is watched.
+        """
+        with cls._lock:
+            cls._waits += 1
+        try:
+            yield
+        finally:
+            with cls._lock:
+                cls._waits -= 1
+
     def __enter__(self) -> Watchdog:
         self.feed()
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
@@ -33,6 +52,8 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._over.wait(min(1.0, self._seconds / 4)):
+            if Watchdog._waits:
+                self.feed()
             if time.monotonic() - self._fed > self._seconds:
                 self._end()
                 return

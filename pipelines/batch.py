@@ -49,6 +49,7 @@ from pipelines.staging import Staging
 from pipelines.storage import StorageError, delete, join
 from pipelines.tracking import tracking_uri
 from pipelines.video_failures import KEEPING, as_failure
+from pipelines.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +187,8 @@ def _complete(
 def assemble_task(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
     """`assemble_video`, whose errors are outcomes."""
     try:
-        return assemble_video(task, settings)
+        with Watchdog(settings.stall_seconds) as watchdog:
+            return assemble_video(task, settings, watchdog.feed)
     except Exception as error:
         return failure(task, *as_failure(task, error))
 
@@ -223,6 +225,15 @@ def _clean_work(plan: Plan, output: str, endpoint: str | None) -> None:
     """Remove unfinished work on what is finished, left by a job that was killed in between."""
     for outcome in plan.settled:
         if outcome.status == "skipped":
-            Staging(plan.all_tasks[outcome.name], endpoint).remove()
+            _remove(Staging(plan.all_tasks[outcome.name], endpoint).remove)
     for rest in ("quarantine", "results"):
-        with_retries(lambda rest=rest: delete(join(output, WORK, rest), endpoint))
+        uri = join(output, WORK, rest)
+        _remove(lambda uri=uri: with_retries(lambda: delete(uri, endpoint)))
+
+
+def _remove(remove: Callable[[], None]) -> None:
+    """What stays behind does not make a finished batch a failed one."""
+    try:
+        remove()
+    except StorageError as error:
+        log.warning("unfinished work could not be removed: %s", error)

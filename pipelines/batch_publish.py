@@ -20,7 +20,7 @@ from pipelines.batch_source import BatchSettings
 from pipelines.batch_summary import BatchSummary
 from pipelines.config import JobConfig
 from pipelines.retries import with_retries
-from pipelines.storage import join, publish, write_bytes
+from pipelines.storage import StorageError, join, publish, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,15 @@ def publish_results(
             if isinstance(picture, Exception):
                 log.warning("%s: no contact sheet: %s", outcome.name, picture)
                 continue
-            pictures[outcome.name] = path = Path(folder) / f"sheet-{number}.png"
+            path = Path(folder) / f"sheet-{number}.png"
             path.write_bytes(picture)
             sheet = plan.all_tasks[outcome.name].sheet
-            with_retries(lambda p=path, sheet=sheet: publish(p, sheet, endpoint, work))
+            try:
+                with_retries(lambda p=path, sheet=sheet: publish(p, sheet, endpoint, work))
+            except StorageError as error:
+                log.warning("%s: no contact sheet: %s", outcome.name, error)
+                continue
+            pictures[outcome.name] = path
         ordered = [
             replace(o, sheet=plan.all_tasks[o.name].sheet if o.name in pictures else "")
             for o in ordered

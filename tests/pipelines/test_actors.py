@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipelines.actors import (
     MAX_STARTS,
     Keeper,
     ModelFolderError,
     load_packed,
+    may_start,
     model_digest,
     pack_model,
     plan_pool,
+    start_keeper,
 )
 from pipelines.config import JobConfig
 
@@ -75,3 +78,13 @@ def test_starts_are_counted_by_video():
 def test_places_are_few_kept():
     keeper = Keeper({}, places=2)
     assert [keeper.claim(name) for name in "abca"] == [True, True, False, True]
+
+
+@pytest.mark.cluster
+def test_a_keeper_that_dies_is_started_again(ray_cluster):
+    keeper = start_keeper({"weights": b"x"})
+    assert ray.get(keeper.start.remote("a")) == 1
+    ray.kill(keeper, no_restart=False)
+    assert ray.get(keeper.files.remote(), timeout=60) == {"weights": b"x"}
+    assert may_start(keeper, "a")
+    ray.kill(keeper)

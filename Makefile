@@ -41,7 +41,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	@$(BIN)/ruff check .
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m cssta.benchmark $(ARGS)

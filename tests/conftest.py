@@ -29,20 +29,6 @@ torch.set_num_threads(1)
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever needs a cluster runs in one process, and first; the others fill its waits."""
-
-    def needs_cluster(item: pytest.Item) -> bool:
-        shared = {"ray_node", "ray_cluster"} & set(getattr(item, "fixturenames", ()))
-        own = item.path.parent.name == "jobs" or item.get_closest_marker("cluster")
-        return bool(shared or own)
-
-    for item in filter(needs_cluster, items):
-        item.add_marker(pytest.mark.xdist_group("cluster"))
-    items.sort(key=lambda item: not needs_cluster(item))
-
-
 @pytest.fixture(scope="session")
 def footage() -> Path | None:
     """Folder with real footage (`davis/`, `clips/`), or None where there is none."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from cssta.video.rehearsal import CONTAINERS
-from pipelines.storage import VIDEO_SUFFIXES
+from pipelines.storage import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 WORK, REVIEW, QUARANTINE, SHEETS = "_work", "_review", "_quarantine", "contact-sheets"
 SUMMARY, REPORT, LEDGER = "batch-summary.json", "batch-report.html", "batch-ledger.parquet"
@@ -21,6 +21,24 @@ RESERVED = {WORK, REVIEW, QUARANTINE, SHEETS, SUMMARY, REPORT, LEDGER}
 
 LONGEST_PART = 180  # bytes; file systems allow 255, and records and temporary names add some
 OTHER_CONTAINER, PICTURES_CONTAINER = ".mkv", ".mp4"
+
+# What lies beside footage and nobody takes for it.
+COMPANIONS = (".csv", ".html", ".json", ".jsonl", ".log", ".md", ".md5", ".ndjson", ".parquet")
+COMPANIONS += (".pdf", ".sha256", ".srt", ".txt", ".vtt", ".xml", ".yaml", ".yml")
+UNSUPPORTED = (
+    "no video that is known by its ending; rename it if it is one, or keep it somewhere else"
+)
+
+
+def is_unsupported(name: str) -> bool:
+    """Whether a listed file may be footage, but has no ending of a video or picture.
+
+    Hidden files are left out by whoever hid them.
+    """
+    path = PurePosixPath(name)
+    known = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES, *COMPANIONS)
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and path.suffix.lower() not in known
 
 
 def output_names(names: Iterable[str]) -> dict[str, str]:

@@ -29,7 +29,7 @@ from pipelines.batch_masks import (
     relative,
     stamp_of,
 )
-from pipelines.batch_names import assign_names, printable
+from pipelines.batch_names import UNSUPPORTED, assign_names, is_unsupported, printable
 from pipelines.batch_options import VideoOptions
 from pipelines.batch_overlap import check_overlap
 from pipelines.batch_record import (
@@ -160,15 +160,24 @@ def _from_listing(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
     excluded = [relative(location(other), location(uri)) for other in others]
     videos = with_retries(lambda: list_videos(uri, endpoint))
     listing = with_retries(lambda: Listing(uri, endpoint))
+
+    def is_input(name: str) -> bool:
+        return not any(name == part or name.startswith(f"{part}/") for part in excluded if part)
+
     inputs = []
     for video in videos:
         # (Listed URIs are plain paths or s3://.)
         name = relative(video.uri.removeprefix("s3://"), root) or PurePosixPath(root).name
-        if not any(name == part or name.startswith(f"{part}/") for part in excluded if part):
+        if is_input(name):
             entry = Input(name, video.uri, name, listing.stamp(name), inference.options)
             inputs.append(_masked(entry, name, masks))
     if not inputs:
         raise BatchError(f"inference.videos {uri}: holds nothing but outputs and masks")
+    for name, stamp in listing.files.items():
+        if is_unsupported(name) and is_input(name):
+            place = f"{'s3://' if uri.startswith('s3://') else ''}{root}/{name}"
+            entry = Input(name, place, name, stamp, inference.options, reason="unsupported")
+            inputs.append(replace(entry, problem=f"{name}: {UNSUPPORTED}"))
     return sorted(inputs, key=lambda entry: entry.name)
 
 

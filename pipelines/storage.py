@@ -22,7 +22,11 @@ from pyarrow import fs as pafs
 from pipelines.storage_errors import EmptyBucketError, StorageError, named
 from pipelines.storage_names import local_path, own_name
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+VIDEO_SUFFIXES = (
+    *(".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"),
+    *(".3gp", ".asf", ".f4v", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts"),
+    *(".mxf", ".ogv", ".ts", ".vob", ".wmv"),
+)
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 # An address nobody answers at should fail within seconds, not the SDK's minutes.

@@ -70,3 +70,8 @@ def test_names_can_be_had_in_a_real_folder(tmp_path: Path):
         path.touch(exist_ok=False)
         Path(f"{path}.json").touch(exist_ok=False)
     assert len([path for path in tmp_path.rglob("*.json")]) == len(wanted)
+
+
+def test_endings_that_are_read_but_not_written_become_matroska():
+    for suffix in (".mpg", ".ts", ".MXF", ".flv", ".wmv"):
+        assert output_names([f"a{suffix}"]) == {f"a{suffix}": f"a{suffix}.mkv"}

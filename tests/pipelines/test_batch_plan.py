@@ -214,3 +214,18 @@ def test_what_is_wrong_in_a_manifest_is_named(tmp_path: Path, text: str, words: 
     cfg = make_config(tmp_path, manifest=str(write_manifest(tmp_path / "list.csv", text)))
     with pytest.raises(BatchError, match=words):
         plan_batch(cfg, MODEL)
+
+
+def test_no_file_is_passed_over_in_silence(tmp_path: Path):
+    source = tmp_path / "in"
+    for name in ("a.mp4", "b.MPG", "sub/c.m2ts", "d.braw", "sub/noending", "e.png", ".f.tmp",
+                 "notes.txt", "done/a.mp4", "done/x.partial", "masks/x.bin"):  # fmt: skip
+        touch(source / name)
+    touch(source / "masks/a.png", source / "masks/b.png", source / "masks/sub/c.png")
+    cfg = make_config(tmp_path, output=str(source / "done"), masks=str(source / "masks"))
+    plan = plan_batch(cfg, MODEL)
+    assert [task.name for task in plan.tasks] == ["a.mp4", "b.MPG", "sub/c.m2ts"]
+    found = {outcome.name: (outcome.reason, outcome.video) for outcome in plan.settled}
+    assert found == {
+        name: ("unsupported", str(source / name)) for name in ("d.braw", "sub/noending")
+    }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import boto3
+import numpy as np
 import pyarrow
 import pytest
 from pyarrow import fs as pafs
 
+from cssta.video import open_source
 from pipelines import storage
 from pipelines.node_cache import NodeCache
 from pipelines.storage import EmptyBucketError, StorageError
@@ -216,3 +219,26 @@ def test_a_folder_that_holds_such_a_name_is_refused(tmp_path: Path, s3_bucket, s
     put_key(s3_server, "in/walk/..")
     with pytest.raises(StorageError, match="cannot be the name"):
         storage.fetch("s3://bucket/in/walk", tmp_path, s3_server)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "container"),
+    [
+        (".mpg", "mpeg1video", "mpeg"),
+        (".ts", "mpeg2video", "mpegts"),
+        (".mxf", "mpeg2video", "mxf"),
+        (".flv", "flv1", "flv"),
+        (".wmv", "wmv2", "asf"),
+        (".vob", "mpeg2video", "vob"),
+    ],
+)
+def test_what_is_listed_can_be_opened(tmp_path: Path, suffix: str, codec: str, container: str):
+    with av.open(str(tmp_path / f"a{suffix}"), "w", format=container) as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(6):
+            picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode(None))
+    (video,) = storage.list_videos(str(tmp_path))
+    assert len(list(open_source(video.uri).frames())) == 6

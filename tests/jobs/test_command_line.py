@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
-import pytest
-
+REPOSITORY = Path(__file__).resolve().parents[2]
 JOBS = sorted(
     path.stem
-    for path in (Path(__file__).resolve().parents[2] / "jobs").glob("*.py")
+    for path in (REPOSITORY / "jobs").glob("*.py")
     if "run_job(" in path.read_text() and path.stem != "command_line"
 )
+# Each job as a script, but all of them in one process: loading Ray takes seconds.
+RUNNER = """
+import contextlib, io, json, runpy, sys
+sys.path.insert(0, "jobs")  # as Python does for a script
+told = []
+for job, *arguments in json.loads(sys.argv[1]):
+    sys.argv = [f"jobs/{job}.py", *arguments]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as stopped:
+            code = stopped.code or 0
+    told.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(told))
+"""
+
+
+def run_all(*commands: list) -> list[tuple[int, str, str]]:
+    """Exit code, stdout and stderr of each [job, argument, ...]."""
+    given = json.dumps([[str(word) for word in command] for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, given], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_there_are_jobs():
-    assert {"batch_infer", "evaluate", "tune"} <= set(JOBS)
+    assert {"ablate", "batch_infer", "evaluate", "promote", "train_all", "tune"} <= set(JOBS)
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_bad_configurations_end_in_one_line(job: str, run_job, write_config, tmp_path: Path):
+def test_bad_configurations_end_in_one_line(write_config, tmp_path: Path):
     config = write_config({})
-    for arguments, words in (
+    bad = [
         (["--config", tmp_path / "missing.yaml"], ["missing.yaml", "no such file"]),
         (["--config", config, "--set", "data.hight=64"], ["job.yaml", "data.hight", "height"]),
-    ):
-        done = run_job(job, *arguments)
-        assert done.returncode == 1
-        lines = done.stderr.strip().splitlines()
-        assert len(lines) == 1, done.stderr
+    ]
+    cases = [(job, arguments, words) for job in JOBS for arguments, words in bad]
+    results = run_all(*([job, *arguments] for job, arguments, _ in cases))
+    for (job, _, words), (code, _, stderr) in zip(cases, results, strict=True):
+        lines = stderr.strip().splitlines()
+        assert (code, len(lines)) == (1, 1), (job, stderr)
         assert lines[0].startswith("error: ")
-        for word in words:
-            assert word in lines[0]
-        assert not (tmp_path / "runs").exists()
+        assert all(word in lines[0] for word in words), (job, stderr)
+    assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_help_shows_how_it_is_called(job: str, run_job):
-    done = run_job(job, "--help")
-    assert done.returncode == 0
-    assert f"python jobs/{job}.py --config" in done.stdout
-    assert "--set KEY=VALUE" in done.stdout
+def test_help_shows_how_it_is_called():
+    for job, (code, stdout, _) in zip(JOBS, run_all(*([j, "--help"] for j in JOBS)), strict=True):
+        assert code == 0
+        assert f"python jobs/{job}.py --config" in stdout
+        assert "--set KEY=VALUE" in stdout
+
+
+def test_a_job_is_a_script_of_its_own(run_job, tmp_path: Path):
+    done = run_job("ablate", "--config", tmp_path / "missing.yaml")
+    assert done.returncode == 1 and done.stderr.startswith("error: ")

@@ -43,18 +43,21 @@ class Exemplar:
         self.sources = np.argwhere(self._valid)
         self.has_sources = len(self.sources) > 0
 
-    def search(self, trust: float = 1.0) -> np.ndarray:
+    def search(self, trust: float = 1.0, only: np.ndarray | None = None) -> np.ndarray:
         """The best shift (n, 2), rows then columns, of each patch, of all there are.
 
-        `trust`: weight of what now stands in the hole, against 1 of what is visible.
+        Args:
+            trust: weight of what now stands in the hole, against 1 of what is visible.
+            only: bool (n,), the patches that are looked at, whose shifts alone come back.
         """
+        y, x = (self.y, self.x) if only is None else (self.y[only], self.x[only])
         every = -(-len(self.sources) // MOST_SOURCES)
         sources = self.sources[::every]
         theirs = torch.from_numpy(self._patches(*sources.T))
-        ours = torch.from_numpy(self._patches(self.y, self.x))
-        doubt = np.where(self._windows(self.hole)[self.y, self.x], np.float32(trust), 1)
-        weights = torch.from_numpy(np.tile(doubt.reshape(len(self.y), -1), (1, 3)))
-        centres = torch.from_numpy(np.stack([self.y, self.x], 1)).float()
+        ours = torch.from_numpy(self._patches(y, x))
+        doubt = np.where(self._windows(self.hole)[y, x], np.float32(trust), 1)
+        weights = torch.from_numpy(np.tile(doubt.reshape(len(y), -1), (1, 3)))
+        centres = torch.from_numpy(np.stack([y, x], 1)).float()
         places = torch.from_numpy(sources).float()
         squares = (theirs * theirs).T.contiguous()
         best = []
@@ -68,7 +71,7 @@ class Exemplar:
             cost += self._far(away[..., 0], away[..., 1])
             best.append(cost.argmin(1))
         found = sources[torch.cat(best).numpy()]
-        return (found - np.stack([self.y, self.x], 1)).astype(np.int32)
+        return (found - np.stack([y, x], 1)).astype(np.int32)
 
     def cost(self, shifts: np.ndarray) -> np.ndarray:
         """Mean squared difference of each patch to its source, float32 (n,), more from afar.

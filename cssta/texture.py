@@ -94,7 +94,10 @@ class TexturePainter:
         rng = np.random.default_rng(number)
         fine = next(i for i, level in enumerate(levels) if self._is_fine(i, level, len(levels)))
         if self.before is not None:
-            shifts = self._carried(frame, unseen, levels[fine])
+            shifts, fresh = self._carried(frame, unseen, levels[fine])
+            fresh |= np.isinf(levels[fine].cost(shifts))
+            if fresh.any():
+                shifts[fresh] = levels[fine].search(self.settings.trust[0], fresh)
             levels[fine].paint(shifts)
             shifts = levels[fine].improve(
                 shifts, rng, rounds=1, radius=RADIUS + 1, gain=self.settings.gain
@@ -150,8 +153,10 @@ class TexturePainter:
                 level.paint(shifts, level.cost(shifts))
         return shifts
 
-    def _carried(self, frame: np.ndarray, unseen: np.ndarray, level: Exemplar) -> np.ndarray:
-        """The shifts of the frame before, brought along by flow."""
+    def _carried(
+        self, frame: np.ndarray, unseen: np.ndarray, level: Exemplar
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The shifts of the frame before, brought along by flow; bool (n,), which had none."""
         before = self.before
         guessed = unseen | before.unseen
         flow = flow_between(frame, before.frame, guessed, self.settings.flow_side)
@@ -164,7 +169,8 @@ class TexturePainter:
         x = np.floor(moved[:, 0] * (earlier[1] / width)).astype(int).clip(0, earlier[1] - 1)
         y = np.floor(moved[:, 1] * (earlier[0] / height)).astype(int).clip(0, earlier[0] - 1)
         field = spread(before.shifts, before.touches)[y, x]
-        return np.rint(field * (height / earlier[0])).astype(np.int32)
+        shifts = np.rint(field * (height / earlier[0])).astype(np.int32)
+        return shifts, ~before.touches[y, x]
 
 
 @dataclass(frozen=True)

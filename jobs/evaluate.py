@@ -15,17 +15,14 @@ from pathlib import Path
 
 from command_line import connect, job_parser, run_job
 
-from cssta.evaluation.choice import choose_methods, choose_protocol, named
-from cssta.evaluation.html_report import write_evaluation
+from cssta.evaluation.choice import choose_methods
 from cssta.evaluation.methods import PARTS
-from cssta.evaluation.perceptual import Networks
 from cssta.evaluation.protocols import PROTOCOLS
 from cssta.evaluation.published import TABLES
 from pipelines.batch_record import describe_model
 from pipelines.config import JobConfig
-from pipelines.eval_summary import describe_score
 from pipelines.evaluate import evaluate_model
-from pipelines.evaluate_protocol import evaluate_protocol, flat_metrics
+from pipelines.evaluate_options import by_protocol, say
 from pipelines.registry import resolve
 from pipelines.storage import join, publish
 from pipelines.tracking import JobRun, tracking_uri
@@ -65,32 +62,6 @@ def evaluate(cfg: JobConfig, options: Namespace) -> int:
     print(*(f"written: {join(target, file.name)}" for file in files), sep="\n")
     print(f"MLflow run {run.run_id} at {run.tracking_uri}")
     return 0 if metrics["videos"] else 1
-
-
-def by_protocol(
-    cfg: JobConfig, options: Namespace, folder: Path | None, methods: list[str], scratch: Path
-):
-    table, given = options.table, bool(options.masks)
-    found, pictures = evaluate_protocol(
-        cfg,
-        folder,
-        options.data or cfg.evaluate.videos or cfg.data.videos,
-        choose_protocol(options.protocol, table, options.holes, cfg.seed, given),
-        methods,
-        pictures=scratch / "pictures",
-        longest=options.frames,
-        mask_folder=options.masks,
-        results=named(options.results),
-        networks=Networks(options.lpips, options.vfid),
-        table=table,
-        on_sequence=say,
-    )
-    return flat_metrics(found), found.markdown(), write_evaluation(found, scratch, pictures)
-
-
-def say(what: object, done: int, total: int) -> None:
-    text = what if isinstance(what, str) else describe_score(what)
-    print(f"[{done}/{total}] {text}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

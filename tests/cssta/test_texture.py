@@ -124,6 +124,18 @@ def test_a_hole_that_grows_through_the_bounds_of_its_levels(hole):
         assert result[grown].std() > 0.5 * world.std()
 
 
+def test_a_hole_that_opens_elsewhere_gets_shifts_of_its_own(hole):
+    """Those of the nearest patch, or dice, would scatter specks over it."""
+    world, painter = gravel()[:HEIGHT, :WIDTH] // 2 + 60, TexturePainter(Texture())
+    painter.paint(blurred(world, hole), hole, 0)
+    more = hole.copy()
+    more[6:18, 4:20] = True
+    result = painter.paint(blurred(world, more), more, 1)[8:16, 6:18].astype(float)
+    alone = TexturePainter(Texture()).paint(blurred(world, more), more, 1)[8:16, 6:18]
+    steps = [np.abs(np.diff(part, axis=1)).mean() for part in (result, alone.astype(float))]
+    assert 0.3 < steps[0] / steps[1] < 1.5
+
+
 def test_the_same_again(hole):
     frame = gravel()[:HEIGHT, :WIDTH]
     np.testing.assert_array_equal(paint(frame, hole), paint(frame, hole))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,38 @@ def imported_packages(source: str) -> set[str]:
 )
 def test_the_check_sees_every_kind_of_import(source: str):
     assert imported_packages(source) & FORBIDDEN_IN_CSSTA
+
+
+def declared_distributions() -> set[str]:
+    """What pyproject.toml names, in any extra."""
+    lines = (REPOSITORY / "pyproject.toml").read_text().splitlines()
+    return {
+        canonical(name)
+        for line in lines
+        for name in re.findall(r'"([A-Za-z][\w.-]*)(?:\[[^\]]*\])?[<>=!~]=?[^"]*"', line)
+    }
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("folder", ["cssta", "pipelines", "jobs", "infra", "tests"])
+def test_what_is_imported_is_declared(folder: str):
+    """A package that another one happens to bring is missing on the next machine."""
+    of_package = metadata.packages_distributions()
+    ours = {"cssta", "pipelines", "jobs", "infra", "tests"}
+    ours |= {path.stem for path in modules("jobs")}  # (jobs/ is on its own scripts' path)
+    declared = declared_distributions()
+    assert {"torch", "ray", "pytest", "moto"} <= declared
+    for path in modules(folder):
+        names = imported_packages(path.read_text()) - ours - set(sys.stdlib_module_names)
+        missing = {
+            name
+            for name in names - {"botocore"}  # (boto3's own other half)
+            if not {canonical(found) for found in of_package.get(name, [name])} & declared
+        }
+        assert not missing, f"{relative(path)} imports {sorted(missing)}: add to pyproject.toml"
 
 
 @pytest.mark.parametrize("path", modules("cssta"), ids=relative)

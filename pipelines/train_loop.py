@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from cssta.video import VideoError
 from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipRow
 from pipelines.config import DataConfig, StageConfig
+from pipelines.stage_clips import worker_batches
 from pipelines.stage_settings import stage_settings
 from pipelines.storage import StorageError
 
@@ -77,7 +78,7 @@ def _run(task: StageTask, stage: Stage, rank: int, world: int, validation: list[
     total = task.stage.steps
     recent: list[dict[str, float]] = []
     waited, since = 0.0, time.monotonic()
-    batches = _batches(task, done=stage.steps - task.begun)
+    batches = worker_batches(task, done=stage.steps - task.begun)
     while stage.steps < total:
         asked = time.monotonic()
         batch = next(batches)
@@ -150,33 +151,6 @@ def _distributed(world: int) -> Callable[[torch.nn.Module], torch.nn.Module]:
     if world == 1:
         return lambda network: network
     return ray.train.torch.prepare_model
-
-
-def _batches(task: StageTask, done: int) -> Iterator[dict[str, np.ndarray]]:
-    """This worker's batches without end, less the first `done` of the stream.
-
-    The plan has spare clips for files that fail; if even those run out, it is read again.
-    Raises RuntimeError when a whole reading gives no batch.
-    """
-    shard = ray.train.get_dataset_shard("train")
-    while True:
-        given = 0
-        rows = shard.iter_batches(
-            batch_size=task.stage.batch_size,
-            prefetch_batches=2,
-            batch_format="numpy",
-            drop_last=True,
-        )
-        for number, batch in enumerate(rows):
-            given += 1
-            # A restarted worker passes over what was trained on: the order is planned, not drawn.
-            # (Alone it meets just the clips not seen yet. Several workers share the stream as they
-            # ask for it, so there some clips may come twice and others not at all.)
-            if number >= done:
-                yield batch
-        if not given:
-            raise RuntimeError("no clip of the bucket could be decoded")
-        done = 0
 
 
 def _follow_schedule(task: StageTask, stage: Stage, world: int) -> None:

@@ -26,9 +26,10 @@ from cssta.losses import LossWeights
 from pipelines import storage
 from pipelines.clip_plan import object_sequences, plan_clips
 from pipelines.config import JobConfig
-from pipelines.data import Failures, clip_stream
+from pipelines.data import Failures
 from pipelines.manifest import Manifest
 from pipelines.progress import Progress, relay
+from pipelines.stage_clips import stage_stream
 from pipelines.tracking import StageRun
 from pipelines.train_loop import PICTURE, StageTask, train_worker
 from pipelines.worker_resources import cpus_per_worker
@@ -38,7 +39,6 @@ logger = logging.getLogger(__name__)
 STAGES = ("im2im", "inpainter", "temporal")
 VALIDATION_CLIPS = 4
 RESTARTS = 3  # of a stage whose worker or node died
-SPARE_CLIPS = 0.1  # planned beyond the need, for files that fail half-way
 
 # A worker's report waits for the controller's next look; Ray's 2 s would hold up short steps.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
@@ -202,22 +202,10 @@ def _fit(
     filesystem, path = storage.filesystem(folder, endpoint)
     # What an earlier job trained on need not be decoded again.
     task = replace(task, begun=kept_step(filesystem, f"{path}/{run_name}"))
-    clips = math.ceil(
-        task.stage.steps * task.stage.batch_size * cluster.workers * (1 + SPARE_CLIPS)
-        + 2 * task.stage.batch_size * cluster.workers
-    )
-    stream = clip_stream(
-        videos.training,
-        cfg.data,
-        cfg.seed,
-        epochs=math.ceil(clips / cfg.data.clips_per_epoch),
-        skip=task.begun * task.stage.batch_size * cluster.workers,
-        failures=videos.failures,
-    )
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        datasets={"train": stream},
+        datasets={"train": stage_stream(cfg, task, videos)},
         scaling_config=ScalingConfig(
             num_workers=cluster.workers,
             use_gpu=use_gpu,

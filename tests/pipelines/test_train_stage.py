@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from safetensors.numpy import load as load_tensors
 
 from cssta.config import ModelConfig
-from pipelines import train_stage as module
+from pipelines import stage_clips, train_stage as module
 from pipelines.config import JobConfig
 from pipelines.manifest import Manifest, Rejected, build_manifest
 from pipelines.storage import list_videos
@@ -207,8 +207,8 @@ def test_a_stage_goes_on_after_its_driver_and_then_its_worker_were_killed(
         skipped.append(skip)
         return plain_stream(*args, skip=skip, **options)
 
-    plain_stream = module.clip_stream
-    monkeypatch.setattr(module, "clip_stream", clip_stream)
+    plain_stream = stage_clips.clip_stream
+    monkeypatch.setattr(stage_clips, "clip_stream", clip_stream)
     run = job_run.stage("im2im")
     result = train_stage(cfg, "im2im", TINY, {}, find_videos(cfg), run, say)
     steps = [step_of(line) for line in lines]

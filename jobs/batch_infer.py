@@ -1,6 +1,7 @@
 """Complete every video of a folder, bucket or manifest with a registered model.
 
-    python jobs/batch_infer.py --config jobs/configs/demo.yaml --videos URI --masks URI --output URI
+    python jobs/batch_infer.py --videos URI --masks URI --output URI --model models:/cssta@champion
+    python jobs/batch_infer.py --config FILE --manifest list.csv --output URI
 
 Run it again after an interruption: what is published and still fits is not done again, and long
 videos go on after their last finished segment. Exit code 1 if nothing could be completed; single
@@ -57,7 +58,7 @@ def overrides(options: Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    parser = job_parser(__doc__)
+    parser = job_parser(__doc__, needs_config=False)
     parser.add_argument("--videos", help="input folder or URI (inference.videos)")
     parser.add_argument("--masks", help="mask folder or file (inference.masks)")
     parser.add_argument("--output", help="output folder or URI (inference.output)")

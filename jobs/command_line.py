@@ -16,12 +16,13 @@ sys.path.insert(0, str(REPOSITORY))
 from pipelines.config import JobConfig  # noqa: E402
 
 
-def job_parser(description: str) -> argparse.ArgumentParser:
+def job_parser(description: str, needs_config: bool = True) -> argparse.ArgumentParser:
     """Parser with the options that all jobs have."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="the job's configuration")
+    what = "the job's configuration" + ("" if needs_config else " (default: what options say)")
+    parser.add_argument("--config", required=needs_config, metavar="FILE", help=what)
     parser.add_argument(
         "--set",
         action="append",

@@ -15,6 +15,7 @@ from pydantic import (
     AfterValidator,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -81,6 +82,8 @@ class DataConfig(Section):
     flip: bool = True
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of whole videos held out: at least one if there are two or more, none if 0."""
+    max_failures: NonNegativeInt | Share | None = 0.5
+    """Files that may be bad before the job stops: a number, a share of the files, or no limit."""
     masks: MasksConfig = MasksConfig()
     s3_endpoint: str | None = None
     """Address of an S3 server other than AWS, such as http://localhost:9000."""
@@ -212,19 +215,23 @@ class JobConfig(Section):
     tune: TuneConfig = TuneConfig()
 
     @classmethod
-    def load(cls, path: str | Path, overrides: list[str] | None = None) -> JobConfig:
+    def load(cls, path: str | Path | None, overrides: list[str] | None = None) -> JobConfig:
         """Read a YAML file, apply `a.b=value` overrides (values in YAML), validate.
 
-        Raises ConfigError naming the file, the key, and the allowed keys or values.
+        None as the path: the overrides say everything, as when videos are only completed; the
+        footage that is asked for all the same is then what `inference` names. Raises ConfigError
+        naming the file, the key, and the allowed keys or values.
         """
-        source = str(path)
+        source = "command line" if path is None else str(path)
         try:
-            content = read_yaml(Path(path))
+            content = {} if path is None else read_yaml(Path(path))
             for override in overrides or []:
                 apply_override(content, override)
+            if path is None:
+                apply_override(content, f"data.videos={json.dumps(_footage(content))}")
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
-        if overrides:
+        if overrides and path is not None:
             source += f" with {', '.join(overrides)}"
         return cls.parse(content, source)
 
@@ -245,6 +252,15 @@ class JobConfig(Section):
     def flat(self) -> dict[str, Any]:
         """The same with dotted keys, for logging as parameters."""
         return _flatten(self.to_dict())
+
+
+def _footage(content: dict[str, Any]) -> str:
+    """`data.videos` of a configuration that was not read from a file."""
+    for section, key in (("data", "videos"), ("inference", "videos"), ("inference", "manifest")):
+        values = content.get(section)
+        if isinstance(values, dict) and isinstance(values.get(key), str):
+            return values[key]
+    return "videos"
 
 
 def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -51,13 +51,15 @@ def test_completes_a_folder_and_names_what_failed(
 
 
 def test_nothing_but_failures_is_exit_code_1(
-    run_job, write_config, cluster_address, tiny_model, tmp_path: Path
+    run_job, mlflow_uri, cluster_address, tiny_model, tmp_path: Path, monkeypatch
 ):
+    """Without a configuration, too."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     (tmp_path / "in").mkdir()
     (tmp_path / "in/bad.mp4").write_text("no video")
     done = run_job(
-        "batch_infer", "--config", write_config({}), "--videos", tmp_path / "in",
-        "--output", tmp_path / "out", "--model", tiny_model, address=cluster_address,
+        "batch_infer", "--videos", tmp_path / "in", "--output", tmp_path / "out",
+        "--model", tiny_model, address=cluster_address,
     )  # fmt: skip
     assert done.returncode == 1
     assert "bad.mp4" in done.stdout and "Traceback" not in done.stderr

@@ -64,8 +64,21 @@ def test_bad_configurations_end_in_one_line(write_config, tmp_path: Path):
 def test_help_shows_how_it_is_called():
     for job, (code, stdout, _) in zip(JOBS, run_all(*([j, "--help"] for j in JOBS)), strict=True):
         assert code == 0
-        assert f"python jobs/{job}.py --config" in stdout
+        assert f"python jobs/{job}.py --" in stdout and "--config FILE" in stdout
         assert "--set KEY=VALUE" in stdout
+
+
+def test_a_batch_needs_no_configuration(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    cases = [
+        (["--videos", tmp_path / "in"], "inference.videos is given without inference.output"),
+        (["--set", "inference=3"], "inference: must be a section"),
+        (["--set", "crf"], "command line: override 'crf' must be written key=value"),
+        (["--set", "data.hight=3"], "command line: data.hight: unknown key"),
+    ]
+    results = run_all(*(["batch_infer", *given] for given, _ in cases))
+    for (_, words), (code, _, stderr) in zip(cases, results, strict=True):
+        assert code == 1 and words in stderr, stderr
 
 
 def test_a_job_is_a_script_of_its_own(run_job, tmp_path: Path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -10,10 +13,15 @@ import numpy as np
 from cssta.masks import freeform_masks, shuffled_object_masks
 from cssta.video import VideoError, read_frames
 from pipelines import storage
-from pipelines.clip_plan import ClipRow
+from pipelines.clip_plan import CLIPS_PER_OPEN, ClipRow
 from pipelines.config import DataConfig
 from pipelines.manifest import Rejected
+from pipelines.retries import with_retries
 from pipelines.storage import StorageError
+
+
+class LostClipError(ValueError):
+    """Neither a clip's video nor any of its substitutes can be read."""
 
 
 def load_clip(row: ClipRow, cfg: DataConfig) -> dict[str, np.ndarray]:
@@ -22,34 +30,83 @@ def load_clip(row: ClipRow, cfg: DataConfig) -> dict[str, np.ndarray]:
     Raises VideoError or StorageError, naming the file.
     """
     with storage.local_copy(row.uri, s3_endpoint=cfg.s3_endpoint) as path:
-        return _finish(row, cfg, read_frames(path, list(row.indices)))
+        return _finish(row, cfg, read_frames(path, list(row.indices)), None)
 
 
 def load_clips(
-    rows: Sequence[ClipRow], cfg: DataConfig, report: Callable[[Rejected], None]
+    rows: Sequence[ClipRow],
+    cfg: DataConfig,
+    report: Callable[[Rejected], None] = lambda rejected: None,
+    substitutes: Callable[[ClipRow], Iterable[ClipRow]] = lambda row: (),
 ) -> Iterator[tuple[ClipRow, dict[str, np.ndarray]]]:
-    """Decode clips of one video, opening it once. A clip that fails is reported and left out."""
-    try:
-        with storage.local_copy(rows[0].uri, s3_endpoint=cfg.s3_endpoint) as path:
-            needed = sorted({index for row in rows for index in row.indices})
+    """Decode clips, one for every row and in their order; see `load_clip`.
+
+    Clips of the same video are decoded together, CLIPS_PER_OPEN at a time. What fails is reported:
+    a clip is then replaced by the first of its `substitutes` that can be read, an object's mask by
+    a free-form one. Raises LostClipError if none can.
+    """
+    held: dict[int, dict[str, np.ndarray] | None] = {}
+    for place, row in enumerate(rows):
+        if row.number not in held:
+            same = [other for other in islice(rows, place, None) if other.uri == row.uri]
+            held |= _load_visit(same[:CLIPS_PER_OPEN], cfg, report)
+        clip = held.pop(row.number)
+        if clip is not None:
+            yield row, clip
+        else:
+            yield _load_substitute(row, cfg, report, substitutes(row))
+
+
+def _load_visit(
+    rows: Sequence[ClipRow], cfg: DataConfig, report: Callable[[Rejected], None]
+) -> dict[int, dict[str, np.ndarray] | None]:
+    """The clips of one video by number; None for those that fail."""
+    clips: dict[int, dict[str, np.ndarray] | None] = dict.fromkeys(row.number for row in rows)
+    uri = rows[0].uri
+    with ExitStack() as stack:
+        try:
+            path = with_retries(
+                lambda: stack.enter_context(storage.local_copy(uri, s3_endpoint=cfg.s3_endpoint))
+            )
+        except (StorageError, OSError) as error:
+            report(_rejected(uri, error))
+            return clips
+        needed = sorted({index for row in rows for index in row.indices})
+        try:
+            frames = dict(zip(needed, read_frames(path, needed), strict=True))
+        except Exception:  # one damaged frame should not cost the other clips
+            frames = {}
+        for row in rows:
             try:
-                frames = dict(zip(needed, read_frames(path, needed), strict=True))
-            except Exception:  # one damaged frame should not cost the other clips
-                frames = {}
-            for row in rows:
-                try:
-                    clip = (
-                        np.stack([frames[index] for index in row.indices])
-                        if frames
-                        else read_frames(path, list(row.indices))
-                    )
-                    finished = _finish(row, cfg, clip)
-                except Exception as error:
-                    report(_rejected(row.uri, error))
-                else:
-                    yield row, finished
-    except (StorageError, OSError) as error:
-        report(_rejected(rows[0].uri, error))
+                clip = (
+                    np.stack([frames[index] for index in row.indices])
+                    if frames
+                    else read_frames(path, list(row.indices))
+                )
+            except Exception as error:
+                report(_rejected(uri, error))
+            else:
+                clips[row.number] = _finish(row, cfg, clip, report)
+    return clips
+
+
+def _load_substitute(
+    row: ClipRow,
+    cfg: DataConfig,
+    report: Callable[[Rejected], None],
+    substitutes: Iterable[ClipRow],
+) -> tuple[ClipRow, dict[str, np.ndarray]]:
+    tried = [row.uri]
+    for other in substitutes:
+        tried.append(other.uri)
+        clip = _load_visit([other], cfg, report)[row.number]
+        if clip is not None:
+            return other, clip
+    raise LostClipError(
+        f"clip {row.number}: none of {len(tried)} videos can be read: "
+        f"{', '.join(tried[:5])}{', ...' if len(tried) > 5 else ''}; "
+        "see that they are still there and whole"
+    )
 
 
 def _rejected(uri: str, error: Exception) -> Rejected:
@@ -60,11 +117,23 @@ def _rejected(uri: str, error: Exception) -> Rejected:
     return Rejected(uri, "unreadable", f"{uri}: {type(error).__name__}: {error}")
 
 
-def _finish(row: ClipRow, cfg: DataConfig, frames: np.ndarray) -> dict[str, np.ndarray]:
+def _finish(
+    row: ClipRow,
+    cfg: DataConfig,
+    frames: np.ndarray,
+    report: Callable[[Rejected], None] | None,
+) -> dict[str, np.ndarray]:
     frames = cover_and_crop(frames, cfg.height, cfg.width, row.crop_y, row.crop_x)
     if row.flip:
         frames = np.ascontiguousarray(frames[:, :, ::-1])
-    return {"frames": frames, "masks": clip_masks(row, cfg)}
+    try:
+        masks = clip_masks(row, cfg)
+    except StorageError as error:
+        if report is None:
+            raise
+        report(Rejected(str(row.objects), "storage", str(error)))
+        masks = clip_masks(replace(row, objects=None), cfg)
+    return {"frames": frames, "masks": masks}
 
 
 def cover_and_crop(

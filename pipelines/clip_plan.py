@@ -1,22 +1,27 @@
-"""Which clips an epoch consists of: a pure function of videos, configuration, seed and epoch.
+"""Which clips a stage is trained on: a pure function of videos, configuration and seed.
 
-Drawn afresh from (seed, epoch), not from a generator's state, so that a restarted job meets the
-clips that it would have met.
+Clips are numbered through all epochs, and every epoch is drawn afresh from (seed, epoch): a
+restarted job meets the clips that it would have met, and how many workers share them changes
+nothing but who takes which.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipelines import storage
 from pipelines.config import DataConfig
-from pipelines.manifest import Manifest
+from pipelines.manifest import Manifest, VideoRow
 
 CLIPS_PER_OPEN = 4  # clips cut from a video while it is open
+VISITS_AT_ONCE = 16
+"""Videos whose clips take turns. A batch of up to so many clips shows as many videos, and where
+workers and batch size divide it, all clips of a visit fall to the same worker."""
+SUBSTITUTES = 20  # videos that are tried in the place of one that fails
 
 
 @dataclass(frozen=True)
@@ -66,22 +71,43 @@ def plan_clips(
         for start in range(0, times, CLIPS_PER_OPEN)
     ]
     rows: list[ClipRow] = []
-    for visit in rng.permutation(len(visits)):
-        video, times = visits[visit]
-        for _ in range(times):
-            rows.append(
-                ClipRow(
-                    number=epoch * clips + len(rows),
-                    uri=video.uri,
-                    indices=_draw_indices(rng, video.frames, cfg.references + 1, cfg.max_stride),
-                    flip=bool(cfg.flip and rng.random() < 0.5),
-                    crop_y=float(rng.random()),
-                    crop_x=float(rng.random()),
-                    mask_seed=int(rng.integers(2**62)),
-                    objects=_draw_objects(rng, cfg.masks.kind, video.uri, objects),
-                )
+    for video in _in_turns([visits[visit] for visit in rng.permutation(len(visits))]):
+        rows.append(
+            ClipRow(
+                number=epoch * clips + len(rows),
+                uri=video.uri,
+                indices=_draw_indices(rng, video.frames, cfg.references + 1, cfg.max_stride),
+                flip=bool(cfg.flip and rng.random() < 0.5),
+                crop_y=float(rng.random()),
+                crop_x=float(rng.random()),
+                mask_seed=int(rng.integers(2**62)),
+                objects=_draw_objects(rng, cfg.masks.kind, video.uri, objects),
             )
+        )
     return rows
+
+
+def substitutes(row: ClipRow, videos: Sequence[VideoRow], cfg: DataConfig) -> Iterator[ClipRow]:
+    """Clips of other videos, at most SUBSTITUTES, to take the place of one whose file fails.
+
+    Drawn from the clip's own seed: whoever meets the failure, and whenever, takes the same one.
+    """
+    rng = np.random.default_rng([row.mask_seed, 1])
+    for index in rng.permutation(len(videos))[: SUBSTITUTES + 1]:
+        video = videos[index]
+        indices = _draw_indices(rng, video.frames, len(row.indices), cfg.max_stride)
+        if video.uri != row.uri:
+            yield replace(row, uri=video.uri, indices=indices)
+
+
+def _in_turns(visits: Sequence[tuple[VideoRow, int]]) -> Iterator[VideoRow]:
+    """Every visit's video as often as it says; VISITS_AT_ONCE visits take turns."""
+    for first in range(0, len(visits), VISITS_AT_ONCE):
+        together = visits[first : first + VISITS_AT_ONCE]
+        # The short ones last: the others then come again after the same number of clips.
+        together = sorted(together, key=lambda visit: -visit[1])
+        for turn in range(CLIPS_PER_OPEN):
+            yield from (video for video, times in together if turn < times)
 
 
 def _draw_indices(
@@ -104,6 +130,58 @@ def _draw_objects(
     # Its own object's mask would hide what nothing shows the truth of.
     others = [one for one in objects if storage.stem(one) != storage.stem(uri)] or list(objects)
     return others[rng.integers(len(others))]
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """All clips of a stage, of whatever length; `objects` as for `plan_clips`."""
+
+    manifest: Manifest
+    cfg: DataConfig
+    seed: int
+    objects: tuple[str, ...] = ()
+
+    def epoch(self, number: int) -> list[ClipRow]:
+        """One epoch's clips. Raises as `plan_clips` does."""
+        return plan_clips(self.manifest, self.cfg, self.seed, number, objects=self.objects)
+
+    def rows(self, start: int, stop: int) -> list[ClipRow]:
+        """Clips number `start` to `stop` - 1."""
+        per_epoch = self.cfg.clips_per_epoch
+        return [
+            row
+            for number in range(start // per_epoch, math.ceil(stop / per_epoch))
+            for row in self.epoch(number)
+            if start <= row.number < stop
+        ]
+
+    def spans(self, start: int, stop: int, windows: int = 1) -> list[tuple[int, int]]:
+        """`start` to `stop` in parts of up to so many windows of CLIPS_PER_OPEN * VISITS_AT_ONCE.
+
+        A part ends where visits end, and with its epoch.
+        """
+        per_epoch = self.cfg.clips_per_epoch
+        length = CLIPS_PER_OPEN * VISITS_AT_ONCE * windows
+        ends = []
+        while start < stop:
+            place = start % per_epoch
+            end = min(start - place + min((place // length + 1) * length, per_epoch), stop)
+            ends.append((start, end))
+            start = end
+        return ends
+
+
+@dataclass(frozen=True)
+class Share:
+    """One worker's clips: of each step's `batch_size * workers` the slice of its rank."""
+
+    rank: int = 0
+    workers: int = 1
+    batch_size: int = 1
+
+    def takes(self, number: int) -> bool:
+        """Whether the clip of that number is this worker's."""
+        return number // self.batch_size % self.workers == self.rank
 
 
 def object_sequences(cfg: DataConfig) -> list[str]:

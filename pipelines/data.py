@@ -1,122 +1,106 @@
-"""The training stream: planned clips (`plan_clips`), decoded by Ray Data tasks (`load_clip`).
+"""The training stream: planned clips (`ClipPlan`), decoded by Ray Data tasks (`load_clips`).
 
-What travels between processes is a few numbers per clip until a task decodes it, and then
+What travels between processes is two numbers per task until it decodes its clips, and then
 fixed-shape uint8 frames and bool masks.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict
-from functools import partial
-from itertools import groupby
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from pipelines.clip_loading import load_clip, load_clips
-from pipelines.clip_plan import CLIPS_PER_OPEN, ClipRow, object_sequences, plan_clips
+from pipelines.clip_loading import load_clips
+from pipelines.clip_plan import ClipPlan, ClipRow, Share, substitutes
 from pipelines.config import DataConfig
-from pipelines.manifest import Manifest, Rejected
+from pipelines.failures import Failures
 
 if TYPE_CHECKING:
+    import ray
     import ray.data
 
-__all__ = ["ClipRow", "Failures", "clip_stream", "load_clip", "object_sequences", "plan_clips"]
-
-CLIPS_PER_TASK = 64  # long enough (seconds) that starting a task does not count
 CLIPS_PER_BLOCK = 4  # handed on as soon as they are there, so that a trainer starts early
-MEMORY_PER_TASK = 1024**3  # a decoder's read-ahead and a few clips
-
-
-class Failures:
-    """Counts the videos that failed while being streamed, from whichever process met them."""
-
-    def __init__(self) -> None:
-        import ray
-
-        self._log = ray.remote(num_cpus=0)(_FailureLog).remote()
-
-    def report(self, rejected: Rejected) -> None:
-        import ray
-
-        # Waited for: whoever has seen the stream end must find every failure listed.
-        with suppress(ray.exceptions.RayActorError):
-            ray.get(self._log.add.remote(rejected))
-
-    def list(self) -> list[Rejected]:
-        """One entry per video and reason, sorted."""
-        import ray
-
-        return ray.get(self._log.entries.remote())
-
-
-class _FailureLog:
-    def __init__(self) -> None:
-        self._entries: dict[tuple[str, str], Rejected] = {}
-
-    def add(self, rejected: Rejected) -> None:
-        self._entries.setdefault((rejected.uri, rejected.reason), rejected)
-
-    def entries(self) -> list[Rejected]:
-        return [self._entries[key] for key in sorted(self._entries)]
+MEMORY_PER_TASK = 1024**3  # a decoder's read-ahead and a task's clips
+STORE_SHARE = 0.4  # of the cluster's object store, for all streams of a stage together
 
 
 def clip_stream(
-    manifest: Manifest,
-    cfg: DataConfig,
-    seed: int,
-    epoch: int = 0,
-    *,
-    epochs: int = 1,
-    skip: int = 0,
-    clips: int | None = None,
+    plan: ClipPlan,
+    start: int,
+    stop: int,
+    share: Share | None = None,
     failures: Failures | None = None,
 ) -> ray.data.Dataset:
-    """Clips of `epochs` epochs from `epoch` on, in the planned order, less the first `skip`.
+    """Clips number `start` to `stop` - 1, of these the ones of `share`, in their order.
 
-    Columns: frames uint8 (T, H, W, 3), masks bool (T, H, W), uri, number. One stream over many
-    epochs saves each epoch's start; (epoch, skip) is where a restarted job goes on. A clip whose
-    file fails gives no row; it is told to `failures`. Raises as `plan_clips` does.
+    Columns: frames uint8 (T, H, W, 3), masks bool (T, H, W), uri, number. A clip whose file fails
+    is told to `failures` and replaced by its substitute, so every number comes. Raises (here or
+    while it is read) as `plan_clips` and `load_clips` do, and TooManyFailuresError.
     """
+    import ray
     import ray.data
 
-    objects = object_sequences(cfg)
-    rows = [
-        row
-        for number in range(epoch, epoch + epochs)
-        for row in plan_clips(manifest, cfg, seed, number, clips=clips, objects=objects)
-    ][skip:]
-    # One string per visit of a video: nested rows would cost Arrow conversions and say no more.
-    visits = [
-        {"visit": json.dumps([asdict(row) for row in same[start : start + CLIPS_PER_OPEN]])}
-        for same in (list(group) for _, group in groupby(rows, key=lambda row: row.uri))
-        for start in range(0, len(same), CLIPS_PER_OPEN)
-    ]
-    tasks = max(min(len(visits), 16), math.ceil(len(rows) / CLIPS_PER_TASK))
-    dataset = ray.data.from_items(visits, override_num_blocks=min(tasks, len(visits)) or 1)
+    share = share or Share()
+    plan.epoch(start // plan.cfg.clips_per_epoch)  # (what is wrong with the plan is told here)
+    # Tasks of some seconds, so that starting one does not count, also for a worker's share of it.
+    spans = plan.spans(start, stop, share.workers)
+    dataset = ray.data.from_items(
+        [{"start": first, "stop": last} for first, last in spans],
+        override_num_blocks=len(spans) or 1,
+    )
+    context = dataset.context
+    cfg = plan.cfg
     clip_bytes = (cfg.references + 1) * cfg.height * cfg.width * 4
-    dataset.context.target_max_block_size = CLIPS_PER_BLOCK * clip_bytes
-    dataset.context.execution_options.preserve_order = True
-    load = partial(_load_visits, cfg=cfg, failures=failures)
+    context.target_max_block_size = CLIPS_PER_BLOCK * clip_bytes
+    context.execution_options.preserve_order = True
+    store = ray.cluster_resources().get("object_store_memory", 0) * STORE_SHARE / share.workers
+    limits = context.execution_options.resource_limits
+    context.execution_options.resource_limits = limits.copy(object_store_memory=store)
+    load = partial(_load, plan=ray.put(plan), cfg=cfg, share=share, failures=failures)
     return dataset.map_batches(load, batch_size=None, memory=MEMORY_PER_TASK)
 
 
-def _load_visits(
-    batch: dict[str, np.ndarray], cfg: DataConfig, failures: Failures | None
+def _load(
+    batch: dict[str, np.ndarray],
+    plan: ray.ObjectRef,
+    cfg: DataConfig,
+    share: Share,
+    failures: Failures | None,
 ) -> Iterator[dict[str, np.ndarray]]:
     cv2.setNumThreads(1)
     report = failures.report if failures else (lambda rejected: None)
-    for visit in batch["visit"]:
-        rows = [ClipRow(**{**row, "indices": tuple(row["indices"])}) for row in json.loads(visit)]
-        for row, clip in load_clips(rows, cfg, report):
+
+    def others(row: ClipRow) -> Iterator[ClipRow]:
+        return substitutes(row, _plan(plan).manifest.videos, cfg)
+
+    for start, stop in zip(batch["start"].tolist(), batch["stop"].tolist(), strict=True):
+        rows = [row for row in _rows(plan, start, stop) if share.takes(row.number)]
+        for row, clip in load_clips(rows, cfg, report, others):
             yield {
                 "frames": clip["frames"][None],
                 "masks": clip["masks"][None],
                 "uri": np.array([row.uri]),
                 "number": np.array([row.number]),
             }
+
+
+def _rows(plan: ray.ObjectRef, start: int, stop: int) -> list[ClipRow]:
+    """As `ClipPlan.rows`; a process plans an epoch once, however many of its tasks it runs."""
+    first, last = (number // _plan(plan).cfg.clips_per_epoch for number in (start, stop - 1))
+    epochs = (_epoch(plan, number) for number in range(first, last + 1))
+    return [row for rows in epochs for row in rows if start <= row.number < stop]
+
+
+@lru_cache(maxsize=2)
+def _plan(plan: ray.ObjectRef) -> ClipPlan:
+    import ray
+
+    return ray.get(plan)
+
+
+@lru_cache(maxsize=4)
+def _epoch(plan: ray.ObjectRef, number: int) -> tuple[ClipRow, ...]:
+    return tuple(_plan(plan).epoch(number))

@@ -1,16 +1,23 @@
-"""The clips of one training stage: planned as one stream by the driver, read by its workers."""
+"""The clips of one training stage: step s is trained on clips s * G to (s + 1) * G - 1.
+
+G is `batch_size * workers`, and each worker takes its slice of every step, by a stream of its own.
+So a stage meets the same clips in the same order with any number of workers, and after any number
+of interruptions.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import ray.train
 
+from pipelines.clip_plan import ClipPlan, Share, object_sequences
 from pipelines.config import JobConfig
 from pipelines.data import clip_stream
+from pipelines.failures import Failures
 
 if TYPE_CHECKING:
     import ray.data
@@ -18,45 +25,76 @@ if TYPE_CHECKING:
     from pipelines.train_loop import StageTask
     from pipelines.train_stage import Videos
 
-SPARE_CLIPS = 0.1  # planned beyond the need, for files that fail half-way
+
+@dataclass(frozen=True)
+class StageStream:
+    """Opens one worker's stream. Called whenever workers start, so that what `done` says was
+    trained on by then is not decoded again."""
+
+    plan: ClipPlan
+    share: Share
+    steps: int
+    done: Callable[[], int]
+    failures: Failures | None
+
+    def __call__(self) -> ray.data.Dataset:
+        per_step = self.share.batch_size * self.share.workers
+        start = min(self.done(), self.steps - 1) * per_step
+        return clip_stream(self.plan, start, self.steps * per_step, self.share, self.failures)
 
 
-def stage_stream(cfg: JobConfig, task: StageTask, videos: Videos) -> ray.data.Dataset:
-    """All clips that the stage has yet to see, less those of its `task.begun` steps."""
-    per_step = task.stage.batch_size * cfg.cluster.workers
-    clips = math.ceil(task.stage.steps * per_step * (1 + SPARE_CLIPS) + 2 * per_step)
-    return clip_stream(
-        videos.training,
-        cfg.data,
-        cfg.seed,
-        epochs=math.ceil(clips / cfg.data.clips_per_epoch),
-        skip=task.begun * per_step,
-        failures=videos.failures,
-    )
+def stage_streams(
+    cfg: JobConfig, task: StageTask, videos: Videos, done: Callable[[], int]
+) -> dict[str, StageStream]:
+    """A stream for every worker, by the name that it asks for, less the `done()` steps."""
+    workers = cfg.cluster.workers
+    plan = ClipPlan(videos.training, cfg.data, cfg.seed, tuple(object_sequences(cfg.data)))
+    return {
+        _name(rank): StageStream(
+            plan,
+            Share(rank, workers, task.stage.batch_size),
+            task.stage.steps,
+            done,
+            videos.failures,
+        )
+        for rank in range(workers)
+    }
+
+
+class OwnStreams(ray.train.DataConfig):
+    """Gives each worker the stream of its name, whole and in order, run outside of the trainer."""
+
+    def __init__(self) -> None:
+        super().__init__(datasets_to_split=[])
+
+    def configure(self, datasets, world_size, worker_handles, worker_node_ids, **kwargs):
+        shards = {
+            name: dataset.streaming_split(1, equal=False)[0] for name, dataset in datasets.items()
+        }
+        return [shards] * world_size
 
 
 def worker_batches(task: StageTask, done: int) -> Iterator[dict[str, np.ndarray]]:
-    """This worker's batches without end, less the first `done` of the stream.
+    """This worker's batches from step `done` on, to the stage's last.
 
-    The plan has spare clips for files that fail; if even those run out, it is read again.
-    Raises RuntimeError when a whole reading gives no batch.
+    Raises RuntimeError if the stream is not the planned one.
     """
-    shard = ray.train.get_dataset_shard("train")
-    while True:
-        given = 0
-        rows = shard.iter_batches(
-            batch_size=task.stage.batch_size,
-            prefetch_batches=2,
-            batch_format="numpy",
-            drop_last=True,
-        )
-        for number, batch in enumerate(rows):
-            given += 1
-            # A restarted worker passes over what was trained on: the order is planned, not drawn.
-            # (Alone it meets just the clips not seen yet. Several workers share the stream as they
-            # ask for it, so there some clips may come twice and others not at all.)
-            if number >= done:
-                yield batch
-        if not given:
-            raise RuntimeError("no clip of the bucket could be decoded")
-        done = 0
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    size = task.stage.batch_size
+    shard = ray.train.get_dataset_shard(_name(rank))
+    for batch in shard.iter_batches(batch_size=size, prefetch_batches=2, batch_format="numpy"):
+        expected = (done * workers + rank) * size
+        first = int(batch["number"][0])
+        if first < expected:  # (trained on since the stream was planned)
+            continue
+        if first > expected or len(batch["number"]) != size:
+            break
+        done += 1
+        yield {key: batch[key] for key in ("frames", "masks")}
+    if done < task.stage.steps:
+        raise RuntimeError(f"the clips of step {done} did not come from the stream")
+
+
+def _name(rank: int) -> str:
+    return f"train-{rank}"

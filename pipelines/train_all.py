@@ -17,9 +17,9 @@ from pipelines.batch_plan import plan_batch
 from pipelines.batch_record import ModelIdentity
 from pipelines.batch_summary import STATUSES
 from pipelines.config import JobConfig
-from pipelines.data import Failures
 from pipelines.eval_summary import EvalSummary
 from pipelines.evaluate import evaluate_model
+from pipelines.failures import Failures, most_failures
 from pipelines.initial_weights import initial_weights
 from pipelines.manifest import Manifest, Rejected, build_manifest, split
 from pipelines.model_card import CARD, model_card
@@ -133,12 +133,14 @@ def find_videos(cfg: JobConfig, say: Say) -> Videos:
         storage.list_videos(cfg.evaluate.videos, endpoint)
     if cfg.inference.videos is not None:
         plan_batch(cfg, ModelIdentity("not trained yet", "", ""))
-    everything = build_manifest(storage.list_videos(cfg.data.videos, endpoint), endpoint)
+    files = storage.list_videos(cfg.data.videos, endpoint)
+    everything = build_manifest(files, endpoint)
     say(f"{cfg.data.videos}: {everything.describe()}")
     training, held_out = split(everything, cfg.data.validation_fraction, cfg.seed)
     training = Manifest(training.videos, everything.rejected)
     say(f"{len(training.videos)} to train on, {len(held_out.videos)} held out")
-    return Videos(training, held_out, Failures())
+    limit = most_failures(cfg.data.max_failures, len(files))
+    return Videos(training, held_out, Failures(limit, everything.rejected))
 
 
 def _all_rejected(videos: Videos) -> tuple[Rejected, ...]:

@@ -51,8 +51,6 @@ class StageTask:
     threads: int
     weights: dict[str, bytes]
     validation: tuple[ClipRow, ...]
-    begun: int = 0
-    """Steps done before this job: the stream starts with the clips after them."""
 
 
 def train_worker(config: dict[str, StageTask]) -> None:
@@ -78,7 +76,7 @@ def _run(task: StageTask, stage: Stage, rank: int, world: int, validation: list[
     total = task.stage.steps
     recent: list[dict[str, float]] = []
     waited, since = 0.0, time.monotonic()
-    batches = worker_batches(task, done=stage.steps - task.begun)
+    batches = worker_batches(task, done=stage.steps)
     while stage.steps < total:
         asked = time.monotonic()
         batch = next(batches)

@@ -13,7 +13,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow.fs
 import ray
@@ -26,10 +27,10 @@ from cssta.losses import LossWeights
 from pipelines import storage
 from pipelines.clip_plan import object_sequences, plan_clips
 from pipelines.config import JobConfig
-from pipelines.data import Failures
+from pipelines.failures import Failures, TooManyFailuresError
 from pipelines.manifest import Manifest
 from pipelines.progress import Progress, relay
-from pipelines.stage_clips import stage_stream
+from pipelines.stage_clips import OwnStreams, stage_streams
 from pipelines.tracking import StageRun
 from pipelines.train_loop import PICTURE, StageTask, train_worker
 from pipelines.worker_resources import cpus_per_worker
@@ -137,7 +138,7 @@ def stage_digest(
         "model": model.to_dict(),
         "settings": getattr(cfg.stages, name).model_dump(mode="json"),
         "losses": cfg.losses.model_dump(mode="json"),
-        "data": cfg.data.model_dump(mode="json"),
+        "data": cfg.data.model_dump(mode="json", exclude={"max_failures"}),
         "seed": cfg.seed,
         "workers": cfg.cluster.workers,
         "videos": [[v.uri, v.frames, v.height, v.width] for v in videos.videos],
@@ -200,12 +201,13 @@ def _fit(
     if use_gpu == "auto":
         use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.workers
     filesystem, path = storage.filesystem(folder, endpoint)
-    # What an earlier job trained on need not be decoded again.
-    task = replace(task, begun=kept_step(filesystem, f"{path}/{run_name}"))
+    # What was trained on need not be decoded again.
+    done = partial(kept_step, filesystem, f"{path}/{run_name}")
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        datasets={"train": stage_stream(cfg, task, videos)},
+        datasets=stage_streams(cfg, task, videos, done),
+        dataset_config=OwnStreams(),
         scaling_config=ScalingConfig(
             num_workers=cluster.workers,
             use_gpu=use_gpu,
@@ -224,11 +226,21 @@ def _fit(
         result = trainer.fit()
     except Exception as error:  # Ray Train wraps whatever a worker raised, traceback and all
         logger.error("stage %s failed: %s", task.name, error)
+        _explain_by_failures(task, videos, error)
         reason = str(error).strip().splitlines()[-1]
         raise StageError(f"stage {task.name} failed: {reason}") from error
     if result.checkpoint is None:
         raise StageError(f"stage {task.name} left no checkpoint in {folder}/{run_name}")
     return result
+
+
+def _explain_by_failures(task: StageTask, videos: Videos, error: Exception) -> None:
+    """Raise StageError with the files' names if it was they who ended the stage."""
+    try:
+        if videos.failures is not None:
+            videos.failures.check()
+    except TooManyFailuresError as cause:
+        raise StageError(f"stage {task.name} stopped: {cause}") from error
 
 
 def kept_step(filesystem: pyarrow.fs.FileSystem, run_folder: str) -> int:

@@ -10,7 +10,13 @@ import pytest
 
 from cssta.video import VideoError
 from pipelines import storage
-from pipelines.clip_loading import clip_masks, cover_and_crop, load_clip, load_clips
+from pipelines.clip_loading import (
+    LostClipError,
+    clip_masks,
+    cover_and_crop,
+    load_clip,
+    load_clips,
+)
 from pipelines.clip_plan import ClipRow
 from pipelines.config import DataConfig, MasksConfig
 
@@ -95,10 +101,21 @@ def test_object_masks_that_cannot_be_read_are_named(objects: Path):
         clip_masks(row("/v/a.mp4", objects=str(objects / "absent")), CFG)
 
 
+def test_a_stream_draws_free_form_masks_where_object_masks_cannot_be_read(objects, video_folder):
+    failed = []
+    absent = row(video_folder / "a.mp4", objects=str(objects / "absent"))
+    ((_, clip),) = load_clips([absent], CFG, failed.append)
+    np.testing.assert_array_equal(clip["masks"], clip_masks(row("/v/a.mp4"), CFG))
+    assert [storage.name(bad.uri) for bad in failed] == ["absent"]
+
+
 def test_one_open_serves_several_clips(video_folder: Path, monkeypatch):
     from pipelines import clip_loading
 
-    rows = [row(video_folder / "c.mp4", (i, i + 1, i + 2, i + 3), mask_seed=i) for i in (0, 7, 2)]
+    rows = [
+        row(video_folder / f"{name}.mp4", range(i, i + 4), mask_seed=i, number=number)
+        for number, (name, i) in enumerate([("c", 0), ("d", 0), ("c", 7), ("d", 5), ("c", 2)])
+    ]
     alone = [load_clip(one, CFG) for one in rows]
     opened = []
     read = clip_loading.read_frames
@@ -107,7 +124,7 @@ def test_one_open_serves_several_clips(video_folder: Path, monkeypatch):
     )
     failed = []
     together = list(load_clips(rows, CFG, failed.append))
-    assert len(opened) == 1 and not failed
+    assert len(opened) == 2 and not failed
     assert [one for one, _ in together] == rows
     for (_, clip), expected in zip(together, alone, strict=True):
         np.testing.assert_array_equal(clip["frames"], expected["frames"])
@@ -126,9 +143,11 @@ def test_a_file_that_breaks_in_the_middle_keeps_its_other_clips(video_folder: Pa
         return read(path, indices)
 
     monkeypatch.setattr(clip_loading, "read_frames", broken_from_20_on)
-    rows = [row(path, (i, i + 1, i + 2, i + 3)) for i in (0, 18, 10)]
+    rows = [row(path, range(i, i + 4), number=i) for i in (0, 18, 10)]
+    other = row(video_folder / "a.mp4", number=18)
     failed = []
-    assert [one for one, _ in load_clips(rows, CFG, failed.append)] == [rows[0], rows[2]]
+    loaded = load_clips(rows, CFG, failed.append, substitutes=lambda lost: [other])
+    assert [one for one, _ in loaded] == [rows[0], other, rows[2]]
     assert [(bad.uri, bad.reason) for bad in failed] == [(str(path), "corrupt")]
 
 
@@ -136,16 +155,19 @@ def test_a_truncated_file_is_reported(tmp_path: Path, video_folder: Path):
     content = (video_folder / "e.mp4").read_bytes()
     (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])  # its index was at the end
     failed = []
-    assert list(load_clips([row(tmp_path / "half.mp4")], CFG, failed.append)) == []
+    with pytest.raises(LostClipError, match=r"clip 0: none of 1 videos can be read: .*half\.mp4"):
+        list(load_clips([row(tmp_path / "half.mp4")], CFG, failed.append))
     assert len(failed) == 1 and str(tmp_path / "half.mp4") in failed[0].message
 
 
 def test_a_file_that_is_gone_or_damaged_is_reported(tmp_path: Path, damaged_folder: Path):
     failed = []
-    for name in ("gone.mp4", "text.mp4"):
-        assert list(load_clips([row(damaged_folder / name)], CFG, failed.append)) == []
-    assert [storage.name(bad.uri) for bad in failed] == ["gone.mp4", "text.mp4"]
-    assert all(bad.uri in bad.message for bad in failed)
+    lost, bad, good = (row(damaged_folder / f"{name}.mp4") for name in ("gone", "text", "a"))
+    ((used, clip),) = load_clips([lost], CFG, failed.append, lambda row: [bad, good])
+    assert used == good
+    np.testing.assert_array_equal(clip["frames"], load_clip(good, CFG)["frames"])
+    assert [storage.name(one.uri) for one in failed] == ["gone.mp4", "text.mp4"]
+    assert all(one.uri in one.message for one in failed)
     with pytest.raises(VideoError, match=r"text\.mp4"):
         load_clip(row(damaged_folder / "text.mp4"), CFG)
 

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.clip_plan import CLIPS_PER_OPEN, object_sequences, plan_clips
+from pipelines.clip_plan import (
+    CLIPS_PER_OPEN,
+    VISITS_AT_ONCE,
+    ClipPlan,
+    Share,
+    object_sequences,
+    plan_clips,
+    substitutes,
+)
 from pipelines.config import DataConfig, MasksConfig
 from pipelines.manifest import Manifest, VideoRow
 
@@ -34,13 +42,82 @@ def test_same_seed_and_epoch_same_plan_and_otherwise_another():
     assert all(a != b for i, a in enumerate(content) for b in content[:i])
 
 
-def test_every_video_is_used_equally_often_in_short_visits():
+def test_every_video_is_used_equally_often():
     rows = plan_clips(manifest(9, 90, 900), config(clips_per_epoch=50), 0, 3)
     assert [row.number for row in rows] == list(range(150, 200))
     assert sorted(Counter(row.uri for row in rows).values()) == [16, 17, 17]
-    # a video's clips come in runs, so that one open serves several
-    changes = sum(a.uri != b.uri for a, b in pairwise(rows))
-    assert 2 <= changes <= 50 / CLIPS_PER_OPEN + 3
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+def test_a_batch_shows_many_videos_yet_a_worker_cuts_all_clips_of_a_visit(workers: int):
+    cfg = config(clips_per_epoch=256)
+    rows = plan_clips(manifest(*[30] * 64), cfg, 0, 0)
+    for start in range(0, 256, VISITS_AT_ONCE):
+        assert len({row.uri for row in rows[start : start + VISITS_AT_ONCE]}) == VISITS_AT_ONCE
+    plan = ClipPlan(manifest(*[30] * 64), cfg, 0)
+    for rank in range(workers):
+        share = Share(rank, workers, VISITS_AT_ONCE // workers)
+        for start, stop in plan.spans(0, 256):
+            uses = Counter(row.uri for row in rows[start:stop] if share.takes(row.number))
+            assert set(uses.values()) == {CLIPS_PER_OPEN}
+
+
+@given(
+    workers=st.integers(1, 5),
+    batch_size=st.integers(1, 4),
+    steps=st.integers(1, 9),
+    done=st.integers(0, 8),
+    per_epoch=st.integers(1, 150),
+)
+def test_workers_share_the_one_sequence_of_clips(workers, batch_size, steps, done, per_epoch):
+    plan = ClipPlan(manifest(30, 40, 50), config(clips_per_epoch=per_epoch), 7)
+    size = workers * batch_size
+    every = plan.rows(0, steps * size)
+    assert [row.number for row in every] == list(range(steps * size))
+    rest = plan.rows(min(done, steps) * size, steps * size)
+    assert rest == every[min(done, steps) * size :]
+    parts = [
+        [row for row in every if Share(rank, workers, batch_size).takes(row.number)]
+        for rank in range(workers)
+    ]
+    for step in range(steps):
+        taken = [row for part in parts for row in part[step * batch_size :][:batch_size]]
+        assert taken == every[step * size : (step + 1) * size]
+
+
+@given(st.integers(0, 300), st.integers(1, 300), st.integers(1, 200), st.integers(1, 3))
+def test_spans_are_whole_and_end_with_visits(start, length, per_epoch, windows):
+    plan = ClipPlan(manifest(30), config(clips_per_epoch=per_epoch), 0)
+    spans = plan.spans(start, start + length, windows)
+    assert spans[0][0] == start and spans[-1][1] == start + length
+    assert all(first[1] == second[0] for first, second in pairwise(spans))
+    size = CLIPS_PER_OPEN * VISITS_AT_ONCE * windows
+    for first, last in spans[:-1]:
+        assert last % per_epoch == 0 or last % per_epoch % size == 0
+        assert 0 < last - first <= size
+
+
+def test_a_clip_has_the_same_substitutes_wherever_it_fails():
+    cfg = config(clips_per_epoch=8, references=3)
+    videos = manifest(30, 40, 5, 1, 50)
+    rows = plan_clips(videos, cfg, 0, 0)
+    for row in rows:
+        others = list(substitutes(row, videos.videos, cfg))
+        assert others == list(substitutes(row, videos.videos, cfg))
+        assert sorted([row.uri, *(other.uri for other in others)]) == [
+            video.uri for video in videos.videos
+        ]
+        for other in others:
+            frames = next(video.frames for video in videos.videos if video.uri == other.uri)
+            assert (
+                len(other.indices) == 4 and 0 <= min(other.indices) <= max(other.indices) < frames
+            )
+            assert (other.number, other.mask_seed, other.flip) == (
+                row.number,
+                row.mask_seed,
+                row.flip,
+            )
+    assert len({next(substitutes(row, videos.videos, cfg)).uri for row in rows}) > 1
 
 
 @given(

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from pipelines import storage
+from pipelines.clip_loading import load_clip
+from pipelines.clip_plan import ClipPlan, Share, substitutes
 from pipelines.config import DataConfig
-from pipelines.data import Failures, clip_stream, load_clip, plan_clips
+from pipelines.data import clip_stream
+from pipelines.failures import Failures
 from pipelines.manifest import Manifest, probe_video
 
 pytestmark = pytest.mark.cluster
@@ -29,48 +32,65 @@ def cfg(video_folder: Path) -> DataConfig:
 
 
 def test_the_planned_clips_in_their_order(ray_cluster, manifest: Manifest, cfg: DataConfig):
-    rows = clip_stream(manifest, cfg, seed=5, epoch=2).take_all()
-    plan = plan_clips(manifest, cfg, 5, 2)
-    assert [(r["uri"], r["number"]) for r in rows] == [(p.uri, p.number) for p in plan]
+    plan = ClipPlan(manifest, cfg, seed=5)
+    rows = clip_stream(plan, 9, 35).take_all()
+    planned = plan.rows(9, 35)
+    assert [(r["uri"], r["number"]) for r in rows] == [(p.uri, p.number) for p in planned]
     assert rows[0]["frames"].dtype == np.uint8 and rows[0]["masks"].dtype == np.bool_
-    for number in (0, 6, 12):
-        clip = load_clip(plan[number], cfg)
+    for number in (0, 6, 25):
+        clip = load_clip(planned[number], cfg)
         np.testing.assert_array_equal(rows[number]["frames"], clip["frames"])
         np.testing.assert_array_equal(rows[number]["masks"], clip["masks"])
 
 
-def test_one_stream_over_epochs_resumes_in_the_middle(ray_cluster, manifest, cfg):
-    whole = [r["number"] for r in clip_stream(manifest, cfg, 0, epochs=3).take_all()]
-    assert whole == list(range(39))
-    rest = clip_stream(manifest, cfg, 0, epoch=1, epochs=2, skip=4).take_all()
-    assert [r["number"] for r in rest] == whole[17:]
-
-
-def test_batches_for_a_trainer(ray_cluster, manifest: Manifest, cfg: DataConfig):
+def test_a_workers_share_in_batches(ray_cluster, manifest: Manifest, cfg: DataConfig):
     import torch
 
-    stream = clip_stream(manifest, cfg, 0).select_columns(["frames", "masks"])
+    share = Share(rank=1, workers=3, batch_size=2)
+    stream = clip_stream(ClipPlan(manifest, cfg, 0), 0, 27, share).drop_columns(["uri"])
     batches = list(stream.iter_torch_batches(batch_size=4))
-    assert [len(batch["frames"]) for batch in batches] == [4, 4, 4, 1]
+    assert [batch["number"].tolist() for batch in batches] == [
+        [2, 3, 8, 9],
+        [14, 15, 20, 21],
+        [26],
+    ]
     assert batches[0]["frames"].shape == (4, 3, 48, 56, 3)
     assert batches[0]["frames"].dtype == torch.uint8
     assert batches[0]["masks"].shape == (4, 3, 48, 56)
     assert batches[0]["masks"].dtype == torch.bool
 
 
-def test_a_file_that_breaks_after_the_manifest_is_counted_not_fatal(
-    ray_cluster, tmp_path: Path, video_folder: Path, cfg: DataConfig
-):
+@pytest.fixture
+def breaking(tmp_path: Path, video_folder: Path) -> Manifest:
+    """Of a.mp4 to e.mp4, b.mp4 and d.mp4 break once they have been found good."""
     shutil.copytree(video_folder, tmp_path / "v")
     paths = sorted((tmp_path / "v").iterdir())
     manifest = Manifest(tuple(probe_video(str(path)) for path in paths))
     (tmp_path / "v" / "b.mp4").write_text("overwritten")
     (tmp_path / "v" / "d.mp4").unlink()
+    return manifest
+
+
+def test_a_file_that_breaks_later_is_counted_and_replaced(ray_cluster, breaking, cfg):
     failures = Failures()
-    rows = clip_stream(manifest, cfg, 0, failures=failures).take_all()
-    left = [row for row in plan_clips(manifest, cfg, 0, 0) if row.uri[-5] not in "bd"]
-    assert [r["number"] for r in rows] == [row.number for row in left]
+    plan = ClipPlan(breaking, cfg, 0)
+    rows = clip_stream(plan, 0, 13, failures=failures).take_all()
+    assert [row["number"] for row in rows] == list(range(13))
+    for row, planned in zip(rows, plan.rows(0, 13), strict=True):
+        if planned.uri[-5] in "bd":
+            others = substitutes(planned, breaking.videos, cfg)
+            planned = next(other for other in others if other.uri[-5] not in "bd")
+        assert row["uri"] == planned.uri
+        np.testing.assert_array_equal(row["frames"], load_clip(planned, cfg)["frames"])
     assert [storage.name(bad.uri) for bad in failures.list()] == ["b.mp4", "d.mp4"]
+
+
+def test_too_many_files_that_break_end_the_stream(ray_cluster, breaking, cfg):
+    failures = Failures(limit=1)
+    with pytest.raises(Exception, match="2 files failed"):
+        clip_stream(ClipPlan(breaking, cfg, 0), 0, 13, failures=failures).take_all()
+    with pytest.raises(ValueError, match=r"max_failures allows 1: .*[bd]\.mp4.*[bd]\.mp4"):
+        failures.check()
 
 
 def test_very_short_videos(ray_cluster, tmp_path: Path, cfg: DataConfig):
@@ -79,5 +99,5 @@ def test_very_short_videos(ray_cluster, tmp_path: Path, cfg: DataConfig):
     for frames in (1, 2):
         write_video(tmp_path / f"{frames}.mp4", np.full((frames, 33, 47, 3), 99, np.uint8), 24)
     videos = [probe_video(str(path)) for path in sorted(tmp_path.iterdir())]
-    rows = clip_stream(Manifest(tuple(videos)), cfg, 0, clips=4).take_all()
+    rows = clip_stream(ClipPlan(Manifest(tuple(videos)), cfg, 0), 0, 4).take_all()
     assert {r["frames"].shape for r in rows} == {(3, 48, 56, 3)}

@@ -21,6 +21,7 @@ from pipelines import train_all as module
 from pipelines.batch_plan import BatchError
 from pipelines.config import JobConfig
 from pipelines.eval_summary import ClipScore, EvalSummary
+from pipelines.failures import TooManyFailuresError
 from pipelines.manifest import Rejected
 from pipelines.registry import resolve
 from pipelines.storage import EmptyBucketError, StorageError
@@ -79,7 +80,8 @@ def make_config(tmp_path: Path, video_folder: Path, mlflow_uri: str):
 def test_stages_in_order_then_one_registered_version(
     ray_cluster, trained, make_config, damaged_folder, mlflow_uri, model_folder, tmp_path
 ):
-    cfg = make_config(data={"videos": str(damaged_folder), "height": 32, "width": 32})
+    data = {"videos": str(damaged_folder), "height": 32, "width": 32, "max_failures": 5}
+    cfg = make_config(data=data)
     said: list[str] = []
     summary = train_all(cfg, say=said.append)
     weights = {name: (model_folder / f"{name}.safetensors").read_bytes() for name in STAGES}
@@ -203,3 +205,9 @@ def test_what_is_registered_depends_on_weights_evaluation_and_server(
     assert identity(make_config(evaluate={"clips": 1})) != identity()
     assert identity(make_config(registry={"alias": "other"})) != identity()
     assert identity(make_config(inference={"actors": 2})) == identity()
+
+
+def test_too_many_bad_files_end_the_job_before_it_trains(ray_cluster, make_config, damaged_folder):
+    data = {"videos": str(damaged_folder), "height": 32, "width": 32, "max_failures": 3}
+    with pytest.raises(TooManyFailuresError, match=r"4 files failed.*allows 3: .*beginning\.mp4"):
+        module.find_videos(make_config(data=data), say=lambda line: None)

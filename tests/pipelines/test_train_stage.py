@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from safetensors.numpy import load as load_tensors
 
 from cssta.config import ModelConfig
-from pipelines import stage_clips, train_stage as module
+from pipelines import train_stage as module
 from pipelines.config import JobConfig
 from pipelines.manifest import Manifest, Rejected, build_manifest
 from pipelines.storage import list_videos
@@ -201,21 +201,27 @@ def test_a_stage_goes_on_after_its_driver_and_then_its_worker_were_killed(
 
     wait_until_released(ray_cluster)
     killed_at = said[-1] + 15
-    skipped: list[int] = []
+    planned = tmp_path / "planned.txt"
 
-    def clip_stream(*args, skip: int, **options):
-        skipped.append(skip)
-        return plain_stream(*args, skip=skip, **options)
+    def stage_streams(cfg, task, videos, done):
+        def told() -> int:  # (in another process, whenever workers start)
+            step = done()
+            with open(planned, "a") as file:
+                file.write(f"{step}\n")
+            return step
 
-    plain_stream = stage_clips.clip_stream
-    monkeypatch.setattr(stage_clips, "clip_stream", clip_stream)
+        return plain_streams(cfg, task, videos, told)
+
+    plain_streams = module.stage_streams
+    monkeypatch.setattr(module, "stage_streams", stage_streams)
     run = job_run.stage("im2im")
     result = train_stage(cfg, "im2im", TINY, {}, find_videos(cfg), run, say)
     steps = [step_of(line) for line in lines]
     assert steps[0] > 5, "started from nothing instead of the checkpoint"
     assert steps[-1] == STEPS and not result.reused
-    # (one clip per step; the first report comes five steps after the checkpoint)
-    assert skipped == [steps[0] - 5], "what was trained on is decoded again"
+    # (the first report comes five steps after the checkpoint)
+    first, second = map(int, planned.read_text().split())
+    assert first == steps[0] - 5 and second >= killed_at - 5, "what was trained on comes again"
     assert killed
     # The restarted worker repeats no more than what was not yet kept.
     assert len(steps) <= len(set(steps)) + 1

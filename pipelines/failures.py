@@ -1,0 +1,80 @@
+"""The files that a job found bad: counted, named, and too many of them end it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from pipelines.manifest import Rejected
+
+NAMED = 5  # of the failures in a message
+
+
+class TooManyFailuresError(ValueError):
+    """More files of a bucket are bad than `data.max_failures` allows; the message names some."""
+
+
+def most_failures(max_failures: int | float | None, files: int) -> int | None:
+    """How many bad files are tolerated among `files`; None: any number."""
+    return int(max_failures * files) if isinstance(max_failures, float) else max_failures
+
+
+def check_failures(failures: Sequence[Rejected], limit: int | None) -> None:
+    """Raise TooManyFailuresError if more than `limit` files failed."""
+    found: dict[str, str] = {}
+    for bad in failures:
+        found.setdefault(bad.uri, bad.message)
+    if limit is None or len(found) <= limit:
+        return
+    named = "; ".join(list(found.values())[:NAMED])
+    more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    raise TooManyFailuresError(
+        f"{len(found)} files failed, and data.max_failures allows {limit}: {named}{more}. "
+        "Mend or remove them, or raise data.max_failures"
+    )
+
+
+class Failures:
+    """Counts what fails while clips are streamed, from whichever process met it. Needs Ray."""
+
+    def __init__(self, limit: int | None = None, known: Sequence[Rejected] = ()) -> None:
+        """`limit`: files that may fail, `known` among them, before `report` and `check` raise.
+
+        Raises TooManyFailuresError if the `known` ones are too many already.
+        """
+        import ray
+
+        check_failures(known, limit)
+        self._limit, self._known = limit, tuple(known)
+        self._log = ray.remote(num_cpus=0)(_FailureLog).remote()
+
+    def report(self, rejected: Rejected) -> None:
+        """Add one. Raises TooManyFailuresError."""
+        import ray
+
+        # Waited for: whoever has seen the stream end must find every failure listed.
+        with suppress(ray.exceptions.RayActorError):
+            ray.get(self._log.add.remote(rejected))
+            self.check()
+
+    def check(self) -> None:
+        """Raise TooManyFailuresError once there are too many."""
+        if self._limit is not None:
+            check_failures([*self._known, *self.list()], self._limit)
+
+    def list(self) -> list[Rejected]:
+        """One entry per file and reason, sorted, without the known ones."""
+        import ray
+
+        return ray.get(self._log.entries.remote())
+
+
+class _FailureLog:
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], Rejected] = {}
+
+    def add(self, rejected: Rejected) -> None:
+        self._entries.setdefault((rejected.uri, rejected.reason), rejected)
+
+    def entries(self) -> list[Rejected]:
+        return [self._entries[key] for key in sorted(self._entries)]

@@ -1,0 +1,37 @@
+"""Bad files are counted once each, and named when there are too many."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.failures import TooManyFailuresError, check_failures, most_failures
+from pipelines.manifest import Rejected
+
+
+def bad(name: str, reason: str = "unreadable") -> Rejected:
+    return Rejected(f"/v/{name}", reason, f"/v/{name}: cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("configured", "files", "limit"),
+    [(None, 9, None), (3, 9, 3), (0, 9, 0), (0.5, 9, 4), (0.5, 1, 0), (0.01, 50, 0)],
+)
+def test_the_limit_is_a_number_or_a_share(configured, files, limit):
+    assert most_failures(configured, files) == limit
+
+
+def test_a_file_counts_once_whatever_is_wrong_with_it():
+    failures = [bad("a"), bad("a", "storage"), bad("b")]
+    check_failures(failures, 2)
+    check_failures(failures, None)
+    with pytest.raises(TooManyFailuresError) as caught:
+        check_failures(failures, 1)
+    assert str(caught.value) == (
+        "2 files failed, and data.max_failures allows 1: /v/a: cannot be read; "
+        "/v/b: cannot be read. Mend or remove them, or raise data.max_failures"
+    )
+
+
+def test_a_long_list_is_cut():
+    with pytest.raises(TooManyFailuresError, match=r"^9 files .*/v/4.*read; and 4 more\. Mend"):
+        check_failures([bad(str(number)) for number in range(9)], 0)

@@ -5,6 +5,7 @@ from cssta.training.im2im_stage import Im2ImStage
 from cssta.training.inpainter_stage import InpainterStage
 from cssta.training.optimisation import DivergedError, Settings
 from cssta.training.stage import Stage
+from cssta.training.step_seed import seed_step
 from cssta.training.temporal_stage import TemporalStage
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Settings",
     "Stage",
     "TemporalStage",
+    "seed_step",
     "to_network",
     "to_uint8",
 ]

@@ -31,6 +31,7 @@ class Settings:
         checkpointing: compute the inpainter's activations again for the backward pass instead of
             remembering them: less memory, more time, the same result.
         entropy_every: steps between measurements of the attention's entropy; 0: none.
+        compile: run the trained networks through `torch.compile`; pays off over many steps on CUDA.
     """
 
     learning_rate: float = 1e-4
@@ -45,6 +46,7 @@ class Settings:
     unfold: bool = False
     checkpointing: bool = False
     entropy_every: int = 50
+    compile: bool = False
 
 
 class Optimiser:
@@ -67,10 +69,12 @@ class Optimiser:
         Raises DivergedError after `max_bad_steps` skipped in a row.
         """
         self.adam.zero_grad(set_to_none=True)
-        loss.backward()
+        # A loss that is not finite makes the gradients so, on all workers alike: where one skips
+        # a step, the others must too.
+        loss.backward(torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan).to(loss))
         parameters = [p for group in self.adam.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
-        if torch.isfinite(loss.detach()) and torch.isfinite(norm):
+        if torch.isfinite(norm):
             self.adam.step()
             self.bad_in_a_row = 0
             return True
@@ -99,6 +103,7 @@ class Optimiser:
             "adam": adam["param_groups"],
             "schedule": self.schedule.state_dict(),
             "skipped": self.skipped,
+            "bad_in_a_row": self.bad_in_a_row,
         }
         return document, tensors
 
@@ -122,6 +127,7 @@ class Optimiser:
         self.adam.load_state_dict({"state": moments, "param_groups": groups})
         self.schedule.load_state_dict(document["schedule"])
         self.skipped = document["skipped"]
+        self.bad_in_a_row = document["bad_in_a_row"]
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel | None:

@@ -71,6 +71,15 @@ def test_too_many_in_a_row_is_divergence():
     assert optimiser.skipped == 10
 
 
+def test_a_loss_without_bounds_but_with_a_gradient_is_skipped_by_way_of_the_gradient():
+    """So that workers whose own loss was finite, and who share gradients, skip the step too."""
+    optimiser = Optimiser(one_weight(), Settings())
+    weight = optimiser.network.weight
+    loss = weight.sum() + float("inf")
+    assert not optimiser.minimise(loss)
+    assert weight.grad.isnan().all()
+
+
 def test_gradients_are_clipped():
     optimiser = Optimiser(one_weight(), Settings(gradient_clip=2.0))
     optimiser.minimise(1e4 * optimiser.network.weight.sum())
@@ -88,7 +97,7 @@ def test_state_goes_on_where_it_was():
     document, tensors = first.state()
     tensors = {key: value.clone() for key, value in tensors.items()}
     second.restore(json.loads(json.dumps(document)), tensors)
-    assert second.skipped == 1
+    assert second.skipped == second.bad_in_a_row == 1
     for _ in range(10):
         for optimiser in optimisers:
             optimiser.minimise(optimiser.network.weight.square().sum())

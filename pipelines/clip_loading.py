@@ -139,19 +139,23 @@ def _finish(
 def cover_and_crop(
     frames: np.ndarray, height: int, width: int, crop_y: float, crop_x: float
 ) -> np.ndarray:
-    """Scale (T, h, w, 3) to just cover height x width, then crop at crop_y, crop_x in 0..1."""
+    """What of (T, h, w, 3) has the shape height x width, at crop_y, crop_x in 0..1, in that size.
+
+    As wide or as high as the frame. (Cut first: scaling what is cut off would cost a third.)
+    """
     source_height, source_width = frames.shape[1:3]
     scale = max(height / source_height, width / source_width)
-    scaled = (max(round(source_height * scale), height), max(round(source_width * scale), width))
-    top = round(crop_y * (scaled[0] - height))
-    left = round(crop_x * (scaled[1] - width))
-    if scaled != (source_height, source_width):
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        size = (scaled[1], scaled[0])
-        frames = np.stack(
-            [cv2.resize(frame, size, interpolation=interpolation) for frame in frames]
-        )
-    return np.ascontiguousarray(frames[:, top : top + height, left : left + width])
+    cut_height = min(max(round(height / scale), 1), source_height)
+    cut_width = min(max(round(width / scale), 1), source_width)
+    top = round(crop_y * (source_height - cut_height))
+    left = round(crop_x * (source_width - cut_width))
+    frames = frames[:, top : top + cut_height, left : left + cut_width]
+    if (cut_height, cut_width) == (height, width):
+        return np.ascontiguousarray(frames)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.stack(
+        [cv2.resize(frame, (width, height), interpolation=interpolation) for frame in frames]
+    )
 
 
 def clip_masks(row: ClipRow, cfg: DataConfig) -> np.ndarray:

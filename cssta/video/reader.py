@@ -21,6 +21,8 @@ from cssta.video.frame_folder import picture_files, read_pictures
 
 log = logging.getLogger(__name__)
 
+FRAMES_PER_SEEK = 4  # that could be decoded while a file is opened and sought in
+
 
 def read_frames(path: str | Path, indices: Sequence[int] | None = None) -> np.ndarray:
     """Frames of a video file or frame folder, uint8 (T, H, W, 3) RGB.
@@ -126,7 +128,9 @@ def _by_decord(path: Path, wanted: list[int], found: Scan) -> np.ndarray | None:
 
 def _by_pyav(path: Path, wanted: list[int], found: Scan) -> np.ndarray:
     if found.pts:
-        picked = _pick(path, set(wanted), found, found.pts[min(wanted)])
+        picked: dict[int, np.ndarray] = {}
+        for run in _runs(sorted(set(wanted)), found.keys):
+            picked |= _pick(path, set(run), found, found.pts[run[0]])
         if len(picked) == len(set(wanted)):
             return np.stack([picked[index] for index in wanted])
     picked = _pick(path, set(wanted), found, None)
@@ -139,6 +143,18 @@ def _by_pyav(path: Path, wanted: list[int], found: Scan) -> np.ndarray:
             "Copy the file again whole",
         )
     return np.stack([picked[index] for index in wanted])
+
+
+def _runs(wanted: list[int], keys: Sequence[int]) -> Iterator[list[int]]:
+    """Frames in order, cut where a seek to a key frame spares decoding what is not wanted."""
+    run: list[int] = []
+    for index in wanted:
+        key = keys[max(bisect.bisect_right(keys, index) - 1, 0)]
+        if run and key > run[-1] + FRAMES_PER_SEEK:
+            yield run
+            run = []
+        run.append(index)
+    yield run
 
 
 def _pick(path: Path, wanted: set[int], found: Scan, start: int | None) -> dict[int, np.ndarray]:

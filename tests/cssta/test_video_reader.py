@@ -94,6 +94,9 @@ def test_pyav_decodes_no_more_than_the_way_from_a_key_frame(video, monkeypatch):
     monkeypatch.setattr(reader, "decode_frames", counting)
     reader._by_pyav(video, [38, 39], scan(video))
     assert len(decoded) <= 12
+    decoded.clear()
+    assert numbers(reader._by_pyav(video, [38, 1, 0], scan(video))) == [38, 1, 0]
+    assert len(decoded) <= 2 + 12
 
 
 def test_iter_frames_gives_chunks(video):

@@ -1,11 +1,11 @@
 """Videos in a folder or a bucket: listed, copied to where a decoder can open them, published.
 
-Local paths, `file://` and `s3://` alike, by pyarrow. S3 credentials come from the environment
-(AWS_ACCESS_KEY_ID and so on), another server's address from `s3_endpoint` or AWS_ENDPOINT_URL.
+Local paths, `file://` and `s3://` alike (see `pipelines.storage_systems`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import uuid
@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from pyarrow import ArrowException
 from pyarrow import fs as pafs
 
 from pipelines.storage_errors import EmptyBucketError, StorageError, named
-from pipelines.storage_names import local_path, own_name
+from pipelines.storage_names import own_name
+from pipelines.storage_systems import filesystem
 
 VIDEO_SUFFIXES = (
     *(".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"),
@@ -29,9 +29,8 @@ VIDEO_SUFFIXES = (
 )
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
-# An address nobody answers at should fail within seconds, not the SDK's minutes.
-_CONNECT_SECONDS, _REQUEST_SECONDS, _ATTEMPTS = 5, 60, 3
 _COPIES = 8  # files of a folder at the same time
+MOST_MOVED = 5 * 10**9  # bytes: S3 copies no more than 5 GB at once, and moving is copying there
 
 
 @dataclass(frozen=True)
@@ -40,41 +39,6 @@ class VideoFile:
 
     uri: str
     size: int
-
-
-def filesystem(uri: str, s3_endpoint: str | None = None) -> tuple[pafs.FileSystem, str]:
-    """The file system a URI is on and its path there.
-
-    Raises StorageError for a scheme other than a plain path, file:// and s3://.
-    """
-    scheme, separator, rest = uri.partition("://")
-    if not separator or scheme == "file":
-        return pafs.LocalFileSystem(), local_path(uri)
-    if scheme != "s3":
-        raise StorageError(f"{uri}: {scheme}:// is not supported; use a local folder or s3://")
-    path = rest.strip("/")
-    if not path:
-        raise StorageError(f"{uri}: names no bucket; write s3://bucket/folder")
-    return _s3(uri, path.split("/")[0], s3_endpoint), path
-
-
-def _s3(uri: str, bucket: str, s3_endpoint: str | None) -> pafs.S3FileSystem:
-    options: dict[str, object] = {
-        "connect_timeout": _CONNECT_SECONDS,
-        "request_timeout": _REQUEST_SECONDS,
-        "retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-    }
-    # pyarrow does not read these two variables itself.
-    endpoint = s3_endpoint or os.environ.get(
-        "AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL")
-    )
-    if endpoint:
-        address = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
-        options |= {"scheme": address.scheme, "endpoint_override": address.netloc}
-    elif not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
-        with named(uri, "check the bucket's name, or set AWS_REGION"):
-            options["region"] = pafs.resolve_s3_region(bucket)
-    return pafs.S3FileSystem(**options)
 
 
 def list_videos(uri: str, s3_endpoint: str | None = None) -> list[VideoFile]:
@@ -174,8 +138,9 @@ def publish(
 ) -> None:
     """Put a local file at a URI so that it is seen there whole or not at all.
 
-    It is written under a temporary name, its size compared, and moved. An existing file is
-    replaced; the local one stays.
+    It is written under a temporary name, its size compared, and moved. (What is too large for S3
+    to move goes to its name at once, in parts: S3 shows nothing before the last is there.) An
+    existing file is replaced; the local one stays.
 
     Args:
         temporary: folder, in the same bucket or file system, for the temporary name, where what a
@@ -190,22 +155,49 @@ def publish(
     partial = target.with_name(f".{target.name}.{mark}.partial")
     if temporary is not None:
         partial = PurePosixPath(filesystem(temporary, s3_endpoint)[1]) / f"{mark}.partial"
-    partial = str(partial)
     with named(uri, "check that the folder or bucket exists and may be written to"):
+        size = local.stat().st_size
         if isinstance(system, pafs.LocalFileSystem):
             system.create_dir(str(target.parent), recursive=True)
-            system.create_dir(str(PurePosixPath(partial).parent), recursive=True)
+            system.create_dir(str(partial.parent), recursive=True)
+        elif size > MOST_MOVED:
+            partial = target
+        partial = str(partial)
+        before = _look(system, path) if partial == path else None
         try:
             pafs.copy_files(str(local), partial, destination_filesystem=system)
             written = system.get_file_info(partial).size
-            size = local.stat().st_size
             if written != size:
                 raise StorageError(f"{uri}: {written} of {size} bytes written", transient=True)
-            system.move(partial, path)
+            if partial != path:
+                system.move(partial, path)
         except BaseException:
             with suppress(OSError, ArrowException):
-                system.delete_file(partial)
+                there = _look(system, partial) if partial == path else None
+                if there is None or (there != before and there[0] != size):
+                    system.delete_file(partial)
             raise
+
+
+def _look(system: pafs.FileSystem, path: str) -> tuple[int | None, int | None]:
+    info = system.get_file_info(path)
+    return info.size, info.mtime_ns
+
+
+def copy(uri: str, to: str, s3_endpoint: str | None = None, temporary: str | None = None) -> None:
+    """Copy a file within one file system or bucket, whole or not at all; replaces what is there.
+
+    `temporary` as for `publish`. Raises StorageError.
+    """
+    system, path = filesystem(uri, s3_endpoint)
+    if isinstance(system, pafs.LocalFileSystem):
+        return publish(path, to, s3_endpoint, temporary)
+    with named(uri, "check the address and the credentials"):
+        size = system.get_file_info(path).size
+        if (size or 0) <= MOST_MOVED:
+            return system.copy_file(path, filesystem(to, s3_endpoint)[1])
+    with local_copy(uri, None, s3_endpoint) as local:
+        publish(local, to, s3_endpoint, temporary)
 
 
 def delete(uri: str, s3_endpoint: str | None = None) -> None:
@@ -227,6 +219,16 @@ def read_bytes(uri: str, s3_endpoint: str | None = None) -> bytes:
         system.open_input_file(path) as stream,
     ):
         return stream.read()
+
+
+def sha256(uri: str, s3_endpoint: str | None = None) -> str:
+    """Of a file's content, which is read for it. Raises StorageError."""
+    system, path = filesystem(uri, s3_endpoint)
+    whole = hashlib.sha256()
+    with named(uri, "check the address and the credentials"), system.open_input_stream(path) as it:
+        while chunk := it.read(2**22):
+            whole.update(chunk)
+    return whole.hexdigest()
 
 
 def write_bytes(

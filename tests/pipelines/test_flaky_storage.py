@@ -50,7 +50,7 @@ def names(s3_server: str) -> list[str]:
 @pytest.fixture
 def at_once(monkeypatch) -> None:
     """Without the client's own attempts, between which it waits for seconds."""
-    monkeypatch.setattr(storage, "_ATTEMPTS", 1)
+    monkeypatch.setattr("pipelines.storage_systems._ATTEMPTS", 1)
 
 
 @pytest.mark.parametrize("number", range(len(FAULTS)))
@@ -105,8 +105,15 @@ def test_what_never_passes_is_told_so(network):
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CSSTA_STORMS", "1"))))
-def test_a_storm_leaves_nothing_half_done(network, s3_server, tmp_path, at_once, seed: int):
-    """Publishing and reading while every fourth request goes wrong, till it works."""
+@pytest.mark.parametrize("most_moved", [storage.MOST_MOVED, 100_000])
+def test_a_storm_leaves_nothing_half_done(
+    network, s3_server, tmp_path, at_once, monkeypatch, most_moved: int, seed: int
+):
+    """Publishing and reading while every fourth request goes wrong, till it works.
+
+    What is larger than `most_moved` is written under its name at once.
+    """
+    monkeypatch.setattr(storage, "MOST_MOVED", most_moved)
     rng = np.random.default_rng(seed)
     # (The last is published in several parts.)
     contents = [rng.bytes(int(size)) for size in (0, 1, 4_000, 300_000, 11_000_000)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import av
@@ -187,6 +188,49 @@ def test_temporary_names_can_be_kept_in_one_place(tmp_path: Path, bucket, monkey
     for gone in (work, work, uri):
         storage.delete(gone, bucket[1])
         assert not storage.exists(gone, bucket[1])
+
+
+def test_what_is_too_large_to_be_moved_goes_to_its_name_at_once(tmp_path, bucket, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_MOVED", 10)
+    uri, work = storage.join(bucket[0], "film.mp4"), storage.join(bucket[0], "_work/a")
+    for content in (b"a" * 11, b"b" * 12_000_000):  # in one part, and in several
+        put(tmp_path, bucket, "film.mp4", content)
+        assert storage.read_bytes(uri, bucket[1]) == content
+        assert storage.sha256(uri, bucket[1]) == hashlib.sha256(content).hexdigest()
+    to = storage.join(bucket[0], "sub/copy.mp4")
+    storage.copy(uri, to, bucket[1], work)
+    assert storage.read_bytes(to, bucket[1]) == content == storage.read_bytes(uri, bucket[1])
+
+    def cut_short(source: str, destination: str, *, destination_filesystem) -> None:
+        with destination_filesystem.open_output_stream(destination) as stream:
+            stream.write(b"beginn")
+        raise OSError("the disk cannot be read")
+
+    monkeypatch.setattr(pafs, "copy_files", cut_short)
+    with pytest.raises(StorageError, match="cannot be read"):
+        put(tmp_path, bucket, "film.mp4", b"c" * 11)
+    if bucket[1]:  # (on a disk the old one is replaced when the new one is whole)
+        assert not storage.exists(uri, bucket[1]), "half a file has its final name"
+    else:
+        assert storage.read_bytes(uri) == content
+
+    def never(*arguments, **options) -> None:
+        raise OSError("no answer")
+
+    monkeypatch.setattr(pafs, "copy_files", never)
+    with pytest.raises(StorageError, match="no answer"):
+        put(tmp_path, bucket, "sub/copy.mp4", b"d" * 11)
+    assert storage.read_bytes(to, bucket[1]) == content, "the old one went though no new one came"
+
+
+def test_copies_within_a_place(tmp_path: Path, bucket):
+    uri = put(tmp_path, bucket, "a b.mp4", b"film")
+    to = put(tmp_path, bucket, "deep/er/c#.mp4", b"older")
+    storage.copy(uri, to, bucket[1])
+    assert storage.read_bytes(to, bucket[1]) == b"film" == storage.read_bytes(uri, bucket[1])
+    with pytest.raises(StorageError, match="nowhere"):
+        storage.copy(storage.join(bucket[0], "nowhere.mp4"), to, bucket[1])
+    assert storage.read_bytes(to, bucket[1]) == b"film"
 
 
 def put_key(s3_server: str, key: str) -> None:

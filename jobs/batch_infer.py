@@ -49,7 +49,7 @@ def show(outcome: VideoOutcome, position: int, total: int) -> None:
 
 def overrides(options: Namespace) -> list[str]:
     """The options that stand for a key of the configuration."""
-    keys = ("videos", "masks", "output", "manifest", "price_per_hour")
+    keys = ("videos", "masks", "output", "manifest", "price_per_hour", "verify")
     given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
     if options.manifest:  # it, not the configuration's folder, says which videos
         given = {"videos": None, **given}
@@ -66,6 +66,12 @@ if __name__ == "__main__":
         "--manifest",
         help="CSV, JSON lines or Parquet: columns video, mask, output, options; names in it are "
         "relative to --videos and --masks, else to itself (inference.manifest)",
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        default=None,
+        help="read what is published again and hold it against its digest (inference.verify)",
     )
     parser.add_argument("--model", help="folder or models:/ URI; default: the registry's alias")
     parser.add_argument("--dry-run", action="store_true", help="plan and estimate, do nothing")

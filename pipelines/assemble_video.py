@@ -11,25 +11,18 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cssta.quality import judge, quality
+from cssta.quality import quality
 from cssta.video import assemble, verify
-from pipelines import storage
-from pipelines.batch_record import (
-    FINISHED,
-    VideoOutcome,
-    VideoTask,
-    matches,
-    parse_record,
-    record_of,
-    write_record,
-)
+from pipelines import batch_finished, storage
+from pipelines.batch_masks import ChangedInputError, stamp_of
+from pipelines.batch_record import VideoOutcome, VideoTask, record_of
 from pipelines.batch_source import BatchSettings, opened
 from pipelines.retries import with_retries
 from pipelines.staging import Staging, UnstagedError
-from pipelines.storage import StorageError
 from pipelines.survey_video import Surveyed, survey_task
 from pipelines.truth_scores import SCORES
 
@@ -42,9 +35,9 @@ def assemble_video(
     Doing it again, as after the process was killed in the middle, does no harm.
     `progress` is called at every frame that is looked at.
 
-    Raises VideoError, StorageError, or UnstagedError.
+    Raises VideoError, StorageError, UnstagedError, or ChangedInputError.
     """
-    finished = with_retries(lambda: published(task, settings.s3_endpoint))
+    finished = published(task, settings)
     if finished is not None:
         Staging(task, settings.s3_endpoint).remove()
         return finished
@@ -52,7 +45,7 @@ def assemble_video(
         return _assemble(task, settings, progress)
     except (UnstagedError, OSError, ValueError):
         # A process that was taken for dead may have published it, and removed what is staged.
-        finished = with_retries(lambda: published(task, settings.s3_endpoint))
+        finished = published(task, settings)
         if finished is None:
             raise
         return finished
@@ -96,12 +89,11 @@ def _outcome(
     figures = quality([mark["quality"] for mark in marks]) if settings.quality else {}
     tests = [mark["self_test"] for mark in marks if mark["self_test"] is not None]
     figures = {"seam": None, "warping": None, **figures, "self_test": min(tests, default=None)}
-    broken = judge(figures, dict(settings.limits))
-    return VideoOutcome(
+    outcome = VideoOutcome(
         name=task.name,
         video=task.video,
-        output=task.review if broken else task.output,
-        status="review" if broken else "done",
+        output=task.output,
+        status="done",
         reason=surveyed.note,
         message=surveyed.remark,
         frames=surveyed.frames,
@@ -109,11 +101,11 @@ def _outcome(
         width=surveyed.width,
         hole_ratio=surveyed.hole_ratio,
         quality=figures,
-        review="; ".join(broken),
         segments=len(marks),
         hole_frames=surveyed.hole_frames,
         **_scores([mark["scores"] for mark in marks if mark["scores"]]),
     )
+    return batch_finished.judged(outcome, task, dict(settings.limits))
 
 
 def _scores(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -123,36 +115,33 @@ def _scores(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _publish(task: VideoTask, outcome: VideoOutcome, whole: Path, settings: BatchSettings) -> None:
-    endpoint, size = settings.s3_endpoint, whole.stat().st_size
-    record = write_record(task, settings.model, outcome, size).encode()
+    endpoint = settings.s3_endpoint
+    with open(whole, "rb") as file:
+        content = sha256()
+        while chunk := file.read(2**22):
+            content.update(chunk)
+    _check_inputs(task, endpoint)
     # An old record must not vouch for the new output, should the publishing end between the two;
     # a picture of the old output must not be taken for one of the new.
     for uri in (record_of(outcome.output), task.sheet):
         with_retries(lambda uri=uri: storage.delete(uri, endpoint))
     with_retries(lambda: storage.publish(whole, outcome.output, endpoint, task.staging))
-    with_retries(
-        lambda: storage.write_bytes(record, record_of(outcome.output), endpoint, task.staging)
-    )
-    if outcome.status == "done":  # what was held back is outdated
-        for uri in (record_of(task.review), task.review):
-            with_retries(lambda uri=uri: storage.delete(uri, endpoint))
+    batch_finished.write(task, settings.model, outcome, content.hexdigest(), endpoint)
+    batch_finished.clear_other_place(task, outcome.output, endpoint)
 
 
-def published(task: VideoTask, s3_endpoint: str | None) -> VideoOutcome | None:
+def _check_inputs(task: VideoTask, endpoint: str | None) -> None:
+    """Raise ChangedInputError if an input is not any more what the task's fingerprint says."""
+    for key, uri in (("input", task.video), ("mask", task.mask)):
+        if uri is not None:
+            now = with_retries(lambda uri=uri: stamp_of(uri, endpoint))
+            if now != task.identity.get(key):
+                raise ChangedInputError(uri)
+
+
+def published(task: VideoTask, settings: BatchSettings) -> VideoOutcome | None:
     """The outcome of exactly this task where its output is there with its record."""
-    for uri in (task.output, task.review):
-        if not storage.exists(record_of(uri), s3_endpoint):
-            continue
-        system, path = storage.filesystem(uri, s3_endpoint)
-        with storage.named(uri, "check the address and the credentials"):
-            size = system.get_file_info(path).size
-        try:
-            content = storage.read_bytes(record_of(uri), s3_endpoint)
-        except StorageError as error:
-            if error.transient:
-                raise
-            continue  # a record that cannot be read vouches for nothing
-        record = parse_record(content)
-        if matches(record, task, size) and record["outcome"].status in FINISHED:
-            return record["outcome"]
-    return None
+    there = batch_finished.stored(task, settings.s3_endpoint)
+    limits = dict(settings.limits)
+    found = batch_finished.find_finished(task, there, limits, settings.s3_endpoint)
+    return found and found.outcome

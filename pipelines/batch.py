@@ -32,8 +32,10 @@ from pipelines.actors import (
 from pipelines.assemble_video import assemble_video
 from pipelines.batch_actor import Completer
 from pipelines.batch_collect import Collector
+from pipelines.batch_finished import put_in_place
+from pipelines.batch_lease import Lease
 from pipelines.batch_names import WORK
-from pipelines.batch_plan import Plan, plan_batch
+from pipelines.batch_plan import Plan, output_of, plan_batch
 from pipelines.batch_progress import BatchProgress
 from pipelines.batch_publish import publish_results
 from pipelines.batch_quarantine import Quarantine
@@ -47,6 +49,7 @@ from pipelines.registry import resolve
 from pipelines.retries import with_retries
 from pipelines.staging import Staging
 from pipelines.storage import StorageError, delete, join
+from pipelines.storage_systems import endpoint_of_environment
 from pipelines.tracking import tracking_uri
 from pipelines.video_failures import KEEPING, as_failure
 from pipelines.watchdog import Watchdog
@@ -75,42 +78,58 @@ def complete_bucket(
         log_run: leave a run in MLflow too.
 
     Needs a connected Ray. Raises BatchError, EmptyBucketError or RegistryError when the batch
-    cannot start; a bad video never raises, it is an outcome.
+    cannot start, LeaseError where another one works on the same output; a bad video never raises,
+    it is an outcome.
     """
     started = time.monotonic()
     identity, files = pin_model(cfg, model)
-    plan = plan_batch(cfg, identity)
+    output, endpoint = output_of(cfg), cfg.data.s3_endpoint
     settings = batch_settings(cfg, identity)
-    output = cfg.inference.output.rstrip("/")
-    quarantine = Quarantine(output, cfg.data.s3_endpoint)
-    progress = BatchProgress(len(plan.tasks), sum(task.size for task in plan.tasks), say)
     outcomes: list[VideoOutcome] = []
+    with Lease(output, endpoint, say) as lease:
+        plan = plan_batch(cfg, identity)
+        quarantine = Quarantine(output, endpoint)
+        progress = BatchProgress(len(plan.tasks), sum(task.size for task in plan.tasks), say)
 
-    def settle(task: VideoTask, outcome: VideoOutcome) -> None:
-        outcomes.append(outcome)
+        def settle(task: VideoTask, outcome: VideoOutcome) -> None:
+            outcomes.append(outcome)
+            try:
+                quarantine.update(task, outcome)
+                if outcome.status == "failed" and outcome.reason not in KEEPING:
+                    # What is wrong may be in the segments: nothing is to be built on them again.
+                    Staging(task, endpoint).remove()
+            except StorageError as error:  # one video's record must not end the others
+                log.warning("%s: %s", task.name, error)
+            progress.add_video(outcome)
+            if on_video:
+                on_video(outcome, len(outcomes), len(plan.all_tasks))
+
+        for outcome in _moved(plan, identity, endpoint, say):
+            settle(plan.all_tasks[outcome.name], outcome)
         try:
-            quarantine.update(task, outcome)
-            if outcome.status == "failed" and outcome.reason not in KEEPING:
-                # What is wrong may be in the segments: nothing is to be built on them again.
-                Staging(task, cfg.data.s3_endpoint).remove()
-        except StorageError as error:  # one video's record must not end the others
-            log.warning("%s: %s", task.name, error)
-        progress.add_video(outcome)
-        if on_video:
-            on_video(outcome, len(outcomes), len(plan.all_tasks))
-
-    for outcome in plan.settled:
-        settle(plan.all_tasks[outcome.name], outcome)
-    try:
-        if plan.tasks:
-            _complete(cfg, plan, settings, files, load_engine, settle, progress)
-        summary = publish_results(
-            cfg, identity, plan, outcomes, settings, started, _on_cluster(settings), log_run
-        )
-    finally:
-        _clean_nodes(settings.scratch)
-    _clean_work(plan, output, cfg.data.s3_endpoint)
+            if plan.tasks:
+                _complete(cfg, plan, settings, files, load_engine, settle, progress, lease.check)
+            summary = publish_results(
+                cfg, identity, plan, outcomes, settings, started, _on_cluster(settings), log_run
+            )
+        finally:
+            _clean_nodes(settings.scratch)
+        _clean_work(plan, output, endpoint)
     return summary
+
+
+def _moved(
+    plan: Plan, model: ModelIdentity, endpoint: str | None, say: Callable[[str], None]
+) -> list[VideoOutcome]:
+    """The settled outcomes, once everything finished is where the limits want it."""
+    failed: dict[str, VideoOutcome] = {}
+    for name, found in plan.misplaced.items():
+        try:
+            put_in_place(plan.all_tasks[name], model, found, endpoint)
+            say(f"{name}: judged again, now at {found.outcome.output}")
+        except StorageError as error:
+            failed[name] = failure(plan.all_tasks[name], "storage", str(error))
+    return [failed.get(outcome.name, outcome) for outcome in plan.settled]
 
 
 def pin_model(cfg: JobConfig, model: str | Path | None) -> tuple[ModelIdentity, dict[str, bytes]]:
@@ -126,17 +145,17 @@ def batch_settings(cfg: JobConfig, model: ModelIdentity) -> BatchSettings:
     """What the processes of a batch are told."""
     inference = cfg.inference
     scratch = Path(inference.scratch or tempfile.gettempdir()) / f"{PREFIX}{uuid.uuid4().hex[:12]}"
-    limits = inference.limits.model_dump()
     return BatchSettings(
         model=model,
         ratio=cfg.data.masks.ratio,
         scratch=str(scratch),
-        s3_endpoint=cfg.data.s3_endpoint,
+        # (The driver's environment is not that of all nodes.)
+        s3_endpoint=cfg.data.s3_endpoint or endpoint_of_environment(),
         cache_bytes=inference.cache_gb * 1e9,
         segment_frames=inference.segment_frames,
         quality=inference.quality,
         self_test_frames=inference.self_test_frames,
-        limits=tuple((key, limit) for key, limit in limits.items() if limit is not None),
+        limits=tuple(inference.limits.given().items()),
         stall_seconds=inference.stall_seconds,
     )
 
@@ -149,6 +168,7 @@ def _complete(
     load_engine: LoadEngine,
     settle: Callable[[VideoTask, VideoOutcome], None],
     progress: BatchProgress,
+    check: Callable[[], None],
 ) -> None:
     """Tasks to outcomes: Ray Data from survey to staged segments, then a task for each video."""
     pool = plan_pool(cfg, ray.cluster_resources(), most_units(plan.tasks))
@@ -180,6 +200,7 @@ def _complete(
         plan.tasks, publish, settle, give_up, cfg.inference.assemblers, progress
     ) as collector:
         for row in completed.iter_rows():
+            check()
             for result in json.loads(row["results"]):
                 collector.add(PartResult(**result))
 

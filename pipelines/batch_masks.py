@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,6 +19,13 @@ Stamp = dict[str, Any]
 
 class BatchError(ValueError):
     """A batch that cannot start as configured; the message names the key and the remedy."""
+
+
+class ChangedInputError(Exception):
+    """A video or mask that is another than when the batch began."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(f"{uri}: was changed while the batch ran; run the batch again")
 
 
 class Listing:
@@ -42,6 +50,10 @@ class Listing:
                 self.files[name] = stamp
                 self._folders[str(PurePosixPath(name).parent)][name] = stamp
 
+    def of(self, names: Iterable[str]) -> dict[str, Stamp]:
+        """Stamps of those files that are there."""
+        return {name: self.files[name] for name in names if name in self.files}
+
     def has_folder(self, name: str) -> bool:
         """Whether files lie directly in it."""
         return name in self._folders
@@ -53,6 +65,8 @@ class Listing:
         inside = self._folders.get(name)
         if inside is None:
             return {}
+        # (By their own names: the same from wherever the folder is looked at.)
+        inside = {PurePosixPath(path).name: stamp for path, stamp in inside.items()}
         total = sum(stamp["bytes"] for stamp in inside.values())
         return {"pictures": len(inside), "digest": digest(inside), "bytes": total}
 

@@ -15,9 +15,10 @@ from pathlib import PurePosixPath
 from cssta.video.rehearsal import CONTAINERS
 from pipelines.storage import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
-WORK, REVIEW, QUARANTINE, SHEETS = "_work", "_review", "_quarantine", "contact-sheets"
+WORK, REVIEW, OUTDATED, QUARANTINE = "_work", "_review", "_outdated", "_quarantine"
+SHEETS = "contact-sheets"
 SUMMARY, REPORT, LEDGER = "batch-summary.json", "batch-report.html", "batch-ledger.parquet"
-RESERVED = {WORK, REVIEW, QUARANTINE, SHEETS, SUMMARY, REPORT, LEDGER}
+RESERVED = {WORK, REVIEW, OUTDATED, QUARANTINE, SHEETS, SUMMARY, REPORT, LEDGER}
 
 LONGEST_PART = 180  # bytes; file systems allow 255, and records and temporary names add some
 OTHER_CONTAINER, PICTURES_CONTAINER = ".mkv", ".mp4"

@@ -32,7 +32,7 @@ def check_overlap(tasks: Iterable[VideoTask], manifest: str | None = None) -> No
 
 def _written(task: VideoTask) -> Iterator[str]:
     """Files and folders that belong to the batch alone."""
-    for uri in (task.output, task.review):
+    for uri in (task.output, task.review, task.outdated):
         yield from (uri, record_of(uri))
     yield task.sheet
     yield join(task.root, QUARANTINE, f"{task.place}.json")

@@ -2,8 +2,8 @@
 
 Everything here is decided once, on the driver, from listings (videos or a manifest, masks,
 outputs); no video is opened. An output is finished when its record (`<output>.json`) carries the
-fingerprint of the same input, mask, model and settings, and the output has the size that the record
-states.
+fingerprint of the same input, mask, model and settings, and the output is what the record states
+(see `pipelines.batch_finished`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from pyarrow import ArrowException
 
+from pipelines.batch_finished import Finished, find_finished
 from pipelines.batch_manifest import ManifestRow, read_manifest
 from pipelines.batch_masks import (
     BatchError,
@@ -38,13 +39,11 @@ from pipelines.batch_record import (
     VideoTask,
     digest,
     failure,
-    matches,
-    parse_record,
     record_of,
 )
 from pipelines.config import JobConfig
 from pipelines.retries import with_retries
-from pipelines.storage import StorageError, filesystem, list_videos, read_bytes
+from pipelines.storage import StorageError, filesystem, join, list_videos
 from pipelines.storage_names import is_at_or_below, location
 
 log = logging.getLogger(__name__)
@@ -54,11 +53,15 @@ THREADS = 16  # requests to a server at the same time
 
 @dataclass(frozen=True)
 class Plan:
-    """Videos to complete, outcomes known without opening any, and tasks by name, of all."""
+    """Videos to complete, outcomes known without opening any, and tasks by name, of all.
+
+    `misplaced`: of the settled ones those that are to be moved, as their limits have changed.
+    """
 
     tasks: list[VideoTask]
     settled: list[VideoOutcome]
     all_tasks: dict[str, VideoTask]
+    misplaced: dict[str, Finished] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def plan_batch(cfg: JobConfig, model: ModelIdentity) -> Plan:
 
     Raises BatchError on a missing or contradictory location, EmptyBucketError without videos.
     """
-    output_uri = _output(cfg)
+    output_uri = output_of(cfg)
     endpoint = cfg.data.s3_endpoint
     by_rule = cfg.inference.masks is not None  # masks are found by the names of the videos
     masks = with_retries(lambda: MaskFolder(cfg.inference.masks, endpoint)) if by_rule else None
@@ -98,10 +101,11 @@ def plan_batch(cfg: JobConfig, model: ModelIdentity) -> Plan:
         else:
             todo.append(task)
     present = with_retries(lambda: Listing(output_uri, endpoint))
-    finished = _finished(todo, present, endpoint)
-    settled += finished.values()
+    finished = _finished(cfg, todo, present)
+    settled += [replace(found.outcome, status="skipped") for found in finished.values()]
+    misplaced = {name: found for name, found in finished.items() if found.is_misplaced}
     todo = [task for task in todo if task.name not in finished]
-    return Plan(todo, settled, {task.name: task for task in tasks})
+    return Plan(todo, settled, {task.name: task for task in tasks}, misplaced)
 
 
 def _task(
@@ -131,7 +135,8 @@ def _task(
     )
 
 
-def _output(cfg: JobConfig) -> str:
+def output_of(cfg: JobConfig) -> str:
+    """Where a batch's outputs go. Raises BatchError on a missing or contradictory location."""
     inference = cfg.inference
     if inference.videos is None and inference.manifest is None:
         raise BatchError("inference.videos is not set: give a folder, a URI, or a manifest")
@@ -169,7 +174,8 @@ def _from_listing(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
         # (Listed URIs are plain paths or s3://.)
         name = relative(video.uri.removeprefix("s3://"), root) or PurePosixPath(root).name
         if is_input(name):
-            entry = Input(name, video.uri, name, listing.stamp(name), inference.options)
+            stamp = listing.stamp(name) or listing.stamp(".")  # (a folder of pictures itself)
+            entry = Input(name, video.uri, name, stamp, inference.options)
             inputs.append(_masked(entry, name, masks))
     if not inputs:
         raise BatchError(f"inference.videos {uri}: holds nothing but outputs and masks")
@@ -244,28 +250,26 @@ def _seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
 
 
-def _finished(
-    tasks: list[VideoTask], present: Listing, endpoint: str | None
-) -> dict[str, VideoOutcome]:
-    """Outcomes of what an earlier run has published, or held back for review."""
+def _finished(cfg: JobConfig, tasks: list[VideoTask], present: Listing) -> dict[str, Finished]:
+    """What an earlier run has published, or held back for review, by name."""
+    limits, endpoint = cfg.inference.limits.given(), cfg.data.s3_endpoint
 
-    def check(task: VideoTask) -> VideoOutcome | None:
-        for uri in (task.output, task.review):
-            place = uri[len(task.root) + 1 :]
-            if place not in present.files or record_of(place) not in present.files:
-                continue
-            try:
-                content = with_retries(lambda uri=uri: read_bytes(record_of(uri), endpoint))
-            except StorageError as error:  # (then the video is simply done again)
-                log.warning("%s: no record can be read: %s", task.name, error)
-                continue
-            record = parse_record(content)
-            if matches(record, task, present.files[place]["bytes"]):
-                return replace(record["outcome"], status="skipped")
-        return None
+    def check(task: VideoTask) -> Finished | None:
+        files = {join(task.root, name): stamp for name, stamp in present.of(_places(task)).items()}
+        try:
+            return find_finished(task, files, limits, endpoint, cfg.inference.verify)
+        except StorageError as error:  # (then the video is simply done again)
+            log.warning("%s: cannot be looked at: %s", task.name, error)
+            return None
 
-    outcomes = _in_threads(check, tasks)
-    return {task.name: found for task, found in zip(tasks, outcomes, strict=True) if found}
+    found = _in_threads(check, tasks)
+    return {task.name: it for task, it in zip(tasks, found, strict=True) if it}
+
+
+def _places(task: VideoTask) -> list[str]:
+    """Names below the output at which something finished may be."""
+    places = (task.output, task.review)
+    return [uri[len(task.root) + 1 :] for place in places for uri in (place, record_of(place))]
 
 
 def _in_threads(call: Callable, items: list) -> list:

@@ -1,7 +1,7 @@
 """One video of a batch: what is to be done, what became of it, and the record of a finished one.
 
 The record (`<output>.json`) is what a later run trusts: it states the fingerprint of input, mask,
-model and settings that the output was made from, and the output's size.
+model and settings that the output was made from, and the output's size, time and SHA-256.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from cssta import __version__
-from pipelines.batch_names import REVIEW, SHEETS, WORK
+from pipelines.batch_names import OUTDATED, REVIEW, SHEETS, WORK
 from pipelines.storage import join
 
 FINISHED = ("done", "review")
@@ -66,6 +66,11 @@ class VideoTask:
     def review(self) -> str:
         """URI of the completed video when it is held back."""
         return join(self.root, REVIEW, self.place)
+
+    @property
+    def outdated(self) -> str:
+        """URI of an earlier output whose successor is held back."""
+        return join(self.root, OUTDATED, self.place)
 
     @property
     def sheet(self) -> str:
@@ -158,16 +163,22 @@ def parse_record(content: bytes) -> dict[str, Any]:
         return {}
 
 
-def matches(record: dict[str, Any], task: VideoTask, size: int) -> bool:
-    """Whether a parsed record vouches for an output of `size` bytes as this task's."""
-    return record.get("fingerprint") == task.fingerprint and record.get("bytes") == size
+@dataclass(frozen=True)
+class Published:
+    """A file as it was when it was put in its place; `modified` in ns, as its storage says."""
+
+    bytes: int
+    modified: int
+    sha256: str
 
 
-def write_record(task: VideoTask, model: ModelIdentity, outcome: VideoOutcome, size: int) -> str:
-    """The record, as JSON, of a published output of `size` bytes."""
+def write_record(
+    task: VideoTask, model: ModelIdentity, outcome: VideoOutcome, file: Published
+) -> str:
+    """The record, as JSON, of a published output."""
     content = {
         "fingerprint": task.fingerprint,
-        "bytes": size,
+        **asdict(file),
         "identity": task.identity,
         "config": digest(task.identity.get("settings", {})),
         "software": f"cssta {__version__}",

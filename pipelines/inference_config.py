@@ -27,6 +27,10 @@ class QualityLimits(Section):
     self_test: float | None = None
     """Lowest PSNR, in dB, of a drawn hole where the truth is known."""
 
+    def given(self) -> dict[str, float]:
+        """Those that there are, by figure."""
+        return {key: limit for key, limit in self.model_dump().items() if limit is not None}
+
 
 class InferenceConfig(Section):
     """Batch inference from a bucket to another."""
@@ -64,6 +68,8 @@ class InferenceConfig(Section):
     limits: QualityLimits = QualityLimits()
     sheets: NonNegativeInt = 4
     """Contact sheets, of the worst videos."""
+    verify: bool = False
+    """Read all that is published again, instead of trusting its size and time."""
     price_per_hour: NonNegativeFloat | None = None
     """Of one worker, in any currency: what `--dry-run` reckons costs by."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cssta.video import VideoError
+from pipelines.batch_masks import ChangedInputError
 from pipelines.batch_record import VideoTask
 from pipelines.staging import UnstagedError
 from pipelines.storage import StorageError
@@ -23,6 +24,8 @@ def as_failure(task: VideoTask, error: Exception) -> tuple[str, str]:
         return error.reason, words.replace(str(error.path), shown, 1)
     if isinstance(error, UnstagedError):
         return "lost", words
+    if isinstance(error, ChangedInputError):
+        return "input-changed", words
     if isinstance(error, StorageError):
         return "storage", words
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:

@@ -230,7 +230,7 @@ def check_finals(output: Path, source: Path) -> set[str]:
 
 
 def contents(output: Path, sheets: bool = True) -> dict[str, bytes | str]:
-    """Every file of an output; records without the time that the work took."""
+    """Every file of an output; records without times."""
     found: dict[str, bytes | str] = {}
     for path in sorted(output.rglob("*")):
         name = str(path.relative_to(output))
@@ -238,7 +238,7 @@ def contents(output: Path, sheets: bool = True) -> dict[str, bytes | str]:
             found[name] = path.read_bytes()
             if name.endswith(".mkv.json"):
                 record = json.loads(found[name])
-                del record["outcome"]["seconds"]
+                del record["outcome"]["seconds"], record["modified"]
                 record["outcome"]["output"] = record["outcome"]["output"].removeprefix(str(output))
                 found[name] = json.dumps(record, sort_keys=True)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import pytest
 from cssta.video import VideoError, iter_frames, probe, read_frames, write_video
 from pipelines import assemble_video as module
 from pipelines import storage
+from pipelines.batch_masks import ChangedInputError
 from pipelines.batch_plan import plan_batch
 from pipelines.batch_record import record_of
 from pipelines.staging import Staging, UnstagedError
@@ -42,7 +44,9 @@ def test_what_is_published_has_a_record_and_leaves_no_work(one_video):
     outcome = complete_one(task, settings)
     assert outcome.status == "done", outcome.message
     record = json.loads(Path(record_of(task.output)).read_text())
-    assert record["bytes"] == Path(task.output).stat().st_size
+    status = Path(task.output).stat()
+    assert (record["bytes"], record["modified"]) == (status.st_size, status.st_mtime_ns)
+    assert record["sha256"] == sha256(Path(task.output).read_bytes()).hexdigest()
     assert record["identity"]["input"]["bytes"] == (Path(task.video)).stat().st_size
     assert record["model"]["digest"] == MODEL.digest and record["software"].startswith("cssta ")
     assert record["outcome"]["seconds"] > 0
@@ -129,6 +133,34 @@ def test_a_video_beyond_a_limit_is_held_for_review(one_video, tmp_path):
     (again,) = complete_all(cfg).values()
     assert again.status == "done"
     assert not list((tmp_path / "out/_review").rglob("*.mp4*")), "what was held back is outdated"
+
+    # The other way round what was published stays to be had, but not under its name.
+    (Path(cfg.inference.videos) / "a.mp4").touch()
+    published = Path(task.output).read_bytes()
+    (held,) = complete_all(strict).values()
+    assert held.status == "review" and not list((tmp_path / "out").glob("a.mp4*"))
+    assert Path(task.outdated).read_bytes() == published
+    record = json.loads(Path(record_of(task.outdated)).read_text())
+    assert record["sha256"] == sha256(published).hexdigest()
+
+
+@pytest.mark.parametrize("which", ["video", "mask"])
+def test_an_input_that_changes_meanwhile_is_noticed(tmp_path: Path, which: str):
+    write_video(tmp_path / "in/a.mp4", picture_clip(6), 24)
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks/a.png"), np.full((32, 48), 255, np.uint8))
+    cfg = config(tmp_path, inference={"masks": str(tmp_path / "masks")})
+    (task,) = plan_batch(cfg, MODEL).tasks
+    settings = settings_of(cfg)
+    complete_parts(task, settings)
+    Path(getattr(task, which)).touch()
+    with pytest.raises(ChangedInputError, match="run the batch again") as caught:
+        module.assemble_video(task, settings)
+    reason, message = as_failure(task, caught.value)
+    assert reason == "input-changed" and reason not in KEEPING
+    assert getattr(task, which) in message and not Path(task.output).exists()
+    (outcome,) = complete_all(cfg).values()
+    assert outcome.status == "done"
 
 
 def test_a_truncated_video_is_completed_as_far_as_it_goes_and_says_so(tmp_path: Path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import batch_plan
+from pipelines import batch_plan, storage
 from pipelines.batch_plan import plan_batch
 from pipelines.batch_quarantine import Quarantine
 from pipelines.storage import StorageError
@@ -54,14 +54,14 @@ def test_a_record_that_cannot_be_read_means_not_finished(tmp_path: Path, monkeyp
     cfg = make_config(tmp_path)
     for task in plan_batch(cfg, MODEL).tasks:
         finish(task)
-    real = batch_plan.read_bytes
+    real = storage.read_bytes
 
     def refuse(uri: str, endpoint: str | None) -> bytes:
         if "a.mp4" in uri:
             raise StorageError(f"{uri}: ACCESS_DENIED")
         return real(uri, endpoint)
 
-    monkeypatch.setattr(batch_plan, "read_bytes", refuse)
+    monkeypatch.setattr(storage, "read_bytes", refuse)
     plan = plan_batch(cfg, MODEL)
     assert [task.name for task in plan.tasks] == ["a.mp4"]
     assert [outcome.name for outcome in plan.settled] == ["b.mp4"]

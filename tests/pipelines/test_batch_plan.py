@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -13,6 +14,7 @@ from pipelines.batch_masks import BatchError
 from pipelines.batch_plan import plan_batch
 from pipelines.batch_record import (
     ModelIdentity,
+    Published,
     VideoOutcome,
     parse_record,
     record_of,
@@ -97,8 +99,13 @@ def finish(task, status: str = "done") -> None:
     output = Path(task.output)
     touch(output)
     outcome = VideoOutcome(task.name, task.video, task.output, status, frames=5)
-    size = output.stat().st_size
-    Path(record_of(task.output)).write_text(write_record(task, MODEL, outcome, size))
+    Path(record_of(task.output)).write_text(write_record(task, MODEL, outcome, published(output)))
+
+
+def published(path: Path) -> Published:
+    status = path.stat()
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Published(status.st_size, status.st_mtime_ns, content)
 
 
 def test_finished_outputs_are_skipped_until_anything_changes(tmp_path: Path):
@@ -139,7 +146,7 @@ def test_records_survive_the_way_through_json(tmp_path: Path):
     touch(tmp_path / "in/a.mp4")
     (task,) = plan_batch(make_config(tmp_path), MODEL).tasks
     outcome = VideoOutcome(task.name, task.video, task.output, "done", psnr=31.5)
-    text = write_record(task, MODEL, outcome, 12)
+    text = write_record(task, MODEL, outcome, Published(12, 34, "ab"))
     assert "NaN" not in text
     found = parse_record(text.encode())
     assert found["bytes"] == 12
@@ -156,13 +163,13 @@ def test_what_is_held_for_review_is_not_done_again(tmp_path: Path):
     touch(tmp_path / "in/a.mp4")
     (task,) = plan_batch(make_config(tmp_path), MODEL).tasks
     touch(Path(task.review))
-    outcome = VideoOutcome(task.name, task.video, task.review, "review", review="its edge shows")
-    size = Path(task.review).stat().st_size
-    Path(record_of(task.review)).write_text(write_record(task, MODEL, outcome, size))
-    plan = plan_batch(make_config(tmp_path), MODEL)
+    outcome = VideoOutcome(task.name, task.video, task.review, "review", quality={"seam": 2.0})
+    file = published(Path(task.review))
+    Path(record_of(task.review)).write_text(write_record(task, MODEL, outcome, file))
+    plan = plan_batch(make_config(tmp_path, limits={"seam": 1.5}), MODEL)
     (settled,) = plan.settled
-    assert not plan.tasks
-    assert (settled.status, settled.review) == ("skipped", "its edge shows")
+    assert not plan.tasks and not plan.misplaced
+    assert settled.status == "skipped" and "seam 2.00" in settled.review
 
 
 def write_manifest(path: Path, text: str) -> Path:

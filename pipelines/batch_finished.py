@@ -1,0 +1,191 @@
+"""What is finished: an output with a record that vouches for it, in the place where it belongs.
+
+An output belongs under its name, or in `_review` where its figures break a limit. Limits are no
+part of what an output is made from: when they change, what is finished is judged again by the
+figures in its record, and moved. What was made from an earlier input or model and now has a
+successor in `_review` is moved to `_outdated`, so that nothing under a final name is out of date.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cssta.quality import judge
+from pipelines import storage
+from pipelines.batch_masks import Stamp, stamp_of
+from pipelines.batch_record import (
+    FINISHED,
+    ModelIdentity,
+    Published,
+    VideoOutcome,
+    VideoTask,
+    parse_record,
+    record_of,
+    write_record,
+)
+from pipelines.retries import with_retries
+from pipelines.storage import StorageError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished output: where it is, its record, and its outcome as judged now.
+
+    `outcome.output` is where it belongs. `tidy`: something lies in the other place.
+    """
+
+    uri: str
+    record: dict[str, Any]
+    outcome: VideoOutcome
+    tidy: bool = False
+
+    @property
+    def is_misplaced(self) -> bool:
+        """Whether `put_in_place` has something to do."""
+        return self.tidy or self.uri != self.outcome.output
+
+
+def find_finished(
+    task: VideoTask,
+    files: Mapping[str, Stamp],
+    limits: Mapping[str, float],
+    endpoint: str | None,
+    verify: bool = False,
+) -> Finished | None:
+    """The finished output of exactly this task.
+
+    A file whose size and time are those in its record is taken to be what was published; one with
+    another time, and with `verify` every one, is read and held against its SHA-256.
+
+    Args:
+        files: stamps of what is stored, by URI.
+        verify: do not trust times.
+
+    Raises StorageError.
+    """
+    for uri in (task.output, task.review):
+        record_uri = record_of(uri)
+        if uri not in files or record_uri not in files:
+            continue
+        try:
+            content = with_retries(lambda uri=record_uri: storage.read_bytes(uri, endpoint))
+        except StorageError as error:
+            if error.transient:
+                raise
+            log.warning("%s: no record can be read: %s", task.name, error)
+            continue  # it vouches for nothing
+        record = parse_record(content)
+        if not _vouches(record, task, uri, files[uri], endpoint, verify):
+            continue
+        other = task.review if uri == task.output else task.output
+        outcome = judged(record["outcome"], task, limits)
+        return Finished(uri, record, outcome, other in files or record_of(other) in files)
+    return None
+
+
+def stored(task: VideoTask, endpoint: str | None) -> dict[str, Stamp]:
+    """Stamps, by URI, of what is in a task's two places. Raises StorageError."""
+    uris = [uri for place in (task.output, task.review) for uri in (place, record_of(place))]
+    found = {uri: with_retries(lambda uri=uri: stamp_of(uri, endpoint)) for uri in uris}
+    return {uri: stamp for uri, stamp in found.items() if stamp}
+
+
+def judged(outcome: VideoOutcome, task: VideoTask, limits: Mapping[str, float]) -> VideoOutcome:
+    """The outcome with the status and place that limits give it."""
+    broken = "; ".join(judge(outcome.quality, limits))
+    return replace(
+        outcome,
+        status="review" if broken else "done",
+        output=task.review if broken else task.output,
+        review=broken,
+    )
+
+
+def put_in_place(
+    task: VideoTask, model: ModelIdentity, found: Finished, endpoint: str | None
+) -> None:
+    """Move a finished output to where it belongs; at every moment a record vouches for it.
+
+    Raises StorageError.
+    """
+    outcome = found.outcome
+    if found.uri != outcome.output:
+        uri = outcome.output
+        # (An older record must not vouch for the new file.)
+        with_retries(lambda: storage.delete(record_of(uri), endpoint))
+        with_retries(lambda: storage.copy(found.uri, uri, endpoint, task.staging))
+        write(task, model, outcome, found.record["sha256"], endpoint)
+    clear_other_place(task, outcome.output, endpoint)
+
+
+def write(
+    task: VideoTask, model: ModelIdentity, outcome: VideoOutcome, sha256: str, endpoint: str | None
+) -> None:
+    """Record an output that is in its place. Raises StorageError."""
+    stamp = with_retries(lambda: stamp_of(outcome.output, endpoint))
+    if not stamp:
+        raise StorageError(f"{outcome.output}: is gone just after it was published")
+    file = Published(stamp["bytes"], stamp["modified"], sha256)
+    content = write_record(task, model, outcome, file).encode()
+    uri = record_of(outcome.output)
+    with_retries(lambda: storage.write_bytes(content, uri, endpoint, task.staging))
+
+
+def clear_other_place(task: VideoTask, current: str, endpoint: str | None) -> None:
+    """Of a task's two places only `current`, which has its record, keeps something.
+
+    What was held back is outdated and goes. What was published stays to be had in `_outdated`,
+    unless it is the same work. Raises StorageError.
+    """
+    other = task.review if current == task.output else task.output
+    if other == task.output:
+        _retire(task, endpoint)
+    for uri in (other, record_of(other)):
+        with_retries(lambda uri=uri: storage.delete(uri, endpoint))
+
+
+def _retire(task: VideoTask, endpoint: str | None) -> None:
+    """Keep what is published, if it was made from something else than the task."""
+    if not with_retries(lambda: storage.exists(task.output, endpoint)):
+        return
+    record = record_of(task.output)
+    if with_retries(lambda: storage.exists(record, endpoint)):
+        content = with_retries(lambda: storage.read_bytes(record, endpoint))
+        if _fingerprint(content) == task.fingerprint:
+            return
+        kept = record_of(task.outdated)
+        with_retries(lambda: storage.copy(record, kept, endpoint, task.staging))
+    with_retries(lambda: storage.copy(task.output, task.outdated, endpoint, task.staging))
+
+
+def _fingerprint(record: bytes) -> Any:
+    try:
+        return json.loads(record).get("fingerprint")
+    except (ValueError, AttributeError):
+        return None
+
+
+def _vouches(
+    record: dict[str, Any],
+    task: VideoTask,
+    uri: str,
+    stamp: Stamp,
+    endpoint: str | None,
+    verify: bool,
+) -> bool:
+    if record.get("fingerprint") != task.fingerprint or record.get("bytes") != stamp.get("bytes"):
+        return False
+    if record["outcome"].status not in FINISHED or not record.get("sha256"):
+        return False
+    if record.get("modified") == stamp.get("modified") and not verify:
+        return True
+    same = with_retries(lambda: storage.sha256(uri, endpoint)) == record["sha256"]
+    if not same:
+        log.warning("%s: %s is not what was published; it is made again", task.name, uri)
+    return same

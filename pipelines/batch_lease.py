@@ -1,0 +1,188 @@
+"""One driver per output: a lease in the output's `_work` folder, renewed while its driver lives.
+
+Nothing would be damaged by two drivers (whatever they publish is whole and the same), but each
+would do the other's work again. A lease whose driver is seen to be dead, or that nobody renews, is
+taken over; no clocks are compared. (Object stores have no locks: of two drivers that start in the
+same moment the one that wrote last has it, and the other finds that out.)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipelines.batch_names import WORK
+from pipelines.retries import with_retries
+from pipelines.storage import StorageError, delete, exists, join, read_bytes, write_bytes
+
+log = logging.getLogger(__name__)
+
+BEAT = 10.0  # seconds between two renewals
+STALE = 60.0  # seconds without one, after which a driver is taken to be dead
+SETTLE = 0.2  # seconds in which another driver's writing would be seen
+
+_held: set[str] = set()  # tokens of this process
+
+
+class LeaseError(ValueError):
+    """Another driver works on this output; the message names it and the remedy."""
+
+
+class Lease:
+    """Context manager; entering it takes the lease. Raises LeaseError or StorageError.
+
+    Args:
+        output: URI of the batch's output.
+        say: told that another driver's sign of life is waited for.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        s3_endpoint: str | None = None,
+        say: Callable[[str], None] = lambda line: None,
+        beat: float = BEAT,
+        stale: float = STALE,
+    ) -> None:
+        self._output, self._endpoint, self._say = output, s3_endpoint, say
+        self._folder = join(output, WORK, "lease")
+        self._file = join(self._folder, "driver.json")
+        self._beat, self._stale = beat, stale
+        self._own = {"token": uuid.uuid4().hex, "beat": 0, **this_process()}
+        self._over, self._lost = threading.Event(), ""
+
+    def check(self) -> None:
+        """Raise LeaseError if another driver has taken over meanwhile."""
+        if self._lost:
+            raise LeaseError(self._lost)
+
+    def __enter__(self) -> Lease:
+        found = self._read()
+        if found is not None and not is_dead(found):
+            self._wait_for_sign(found)
+        self._write()
+        time.sleep(SETTLE)
+        self._look()
+        self.check()
+        _held.add(self._own["token"])
+        self._thread = threading.Thread(target=self._renew, daemon=True, name="lease")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        _held.discard(self._own["token"])
+        try:
+            if not self._lost and self._is_own(self._read()):
+                with_retries(lambda: delete(self._folder, self._endpoint))
+        except StorageError as error:
+            log.warning("the lease could not be given back: %s", error)
+
+    def _wait_for_sign(self, found: dict[str, Any]) -> None:
+        """Return when its driver has given none for long enough; else raise LeaseError."""
+        if not is_alive(found):
+            self._say(f"{self._output}: held by {_who(found)}; {self._stale:g} s for a sign of it")
+            deadline = time.monotonic() + self._stale
+            while time.monotonic() < deadline:
+                time.sleep(min(1.0, self._stale / 10))
+                now = self._read()
+                if now is None:
+                    return
+                if now != found:
+                    found = now
+                    break
+            else:
+                return
+        raise LeaseError(
+            f"{self._output}: {_who(found)} works on it; "
+            "wait for it, end it, or give another output"
+        )
+
+    def _renew(self) -> None:
+        while not self._over.wait(self._beat):
+            try:
+                self._look()
+                if self._lost:
+                    return
+                self._own["beat"] += 1
+                self._write()
+            except StorageError as error:
+                log.warning("the lease could not be renewed: %s", error)
+
+    def _look(self) -> None:
+        found = self._read()
+        if found is not None and not self._is_own(found):
+            self._lost = f"{self._output}: {_who(found)} has taken over; this batch ends"
+
+    def _is_own(self, found: dict[str, Any] | None) -> bool:
+        return found is not None and found.get("token") == self._own["token"]
+
+    def _read(self) -> dict[str, Any] | None:
+        def read() -> bytes | None:
+            if not exists(self._file, self._endpoint):
+                return None
+            try:
+                return read_bytes(self._file, self._endpoint)
+            except StorageError:
+                if exists(self._file, self._endpoint):
+                    raise
+                return None
+
+        content = with_retries(read)
+        with suppress(ValueError):
+            found = None if content is None else json.loads(content)
+            return found if isinstance(found, dict) else None
+        return None  # damaged: nobody's
+
+    def _write(self) -> None:
+        content = json.dumps(self._own).encode()
+        with_retries(lambda: write_bytes(content, self._file, self._endpoint, self._folder))
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from all others, on whatever machine."""
+    started = psutil.Process().create_time()
+    return {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(),
+            "started": started}  # fmt: skip
+
+
+def is_dead(holder: dict[str, Any]) -> bool:
+    """Whether a lease's driver is seen to have ended: only on its own machine."""
+    return bool(_machine()) and holder.get("machine") == _machine() and not is_alive(holder)
+
+
+def is_alive(holder: dict[str, Any]) -> bool:
+    """Whether a lease's driver is seen to live: only on its own machine."""
+    if not _machine() or holder.get("machine") != _machine():
+        return False
+    if holder.get("pid") == os.getpid() and holder.get("token") not in _held:
+        return False  # of an earlier batch of this process, which could not give it back
+    with suppress(psutil.Error, TypeError, ValueError):
+        process = psutil.Process(holder["pid"])
+        same = abs(process.create_time() - holder["started"]) < 5  # (clocks are set now and then)
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _machine() -> str:
+    """This boot of this machine and its numbering of processes; "" where that cannot be told."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    return ""
+
+
+def _who(holder: dict[str, Any]) -> str:
+    return f"another batch (process {holder.get('pid')} on {holder.get('host')})"

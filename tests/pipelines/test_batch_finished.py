@@ -1,0 +1,129 @@
+"""What is published is what was made, stands where its figures put it, and is not made again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cssta.video import write_video
+from pipelines import batch_finished, storage
+from pipelines.batch_finished import put_in_place
+from pipelines.batch_plan import plan_batch
+from pipelines.batch_record import record_of
+from pipelines.storage import StorageError
+from tests.pipelines.one_process import MODEL, complete_one, config, picture_clip, settings_of
+
+LOOSE, STRICT = {"seam": 99.0}, {"seam": 0.01}
+
+
+@pytest.fixture
+def finished(tmp_path: Path):
+    """The task of a video that was completed and published."""
+    write_video(tmp_path / "in/a.mp4", picture_clip(12), 24)
+    cfg = config(tmp_path)
+    (task,) = plan_batch(cfg, MODEL).tasks
+    outcome = complete_one(task, settings_of(cfg))
+    assert outcome.status == "done" and outcome.quality["seam"] > 0.01
+    return task
+
+
+def plan(tmp_path: Path, **inference):
+    return plan_batch(config(tmp_path, inference=inference), MODEL)
+
+
+def files(task) -> list[str]:
+    root = Path(task.root)
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_damage_of_the_same_size_is_noticed(finished, tmp_path: Path):
+    path = Path(finished.output)
+    times = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert len(plan(tmp_path).tasks) == 1
+    # Whoever damages it and gives it its old time is found out by reading it all.
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert not plan(tmp_path).tasks
+    assert len(plan(tmp_path, verify=True).tasks) == 1
+
+
+def test_a_copy_of_a_bucket_is_as_good(finished, tmp_path: Path):
+    """Its files have other times; their content decides."""
+    Path(finished.output).touch()
+    assert not plan(tmp_path).tasks and not plan(tmp_path, verify=True).tasks
+
+
+def test_changed_limits_move_what_is_finished(finished, tmp_path: Path, monkeypatch):
+    content = Path(finished.output).read_bytes()
+    monkeypatch.setattr("pipelines.complete_part.complete_part", None)  # nothing is made again
+    held = plan(tmp_path, limits=STRICT)
+    (outcome,) = held.settled
+    assert not held.tasks and "seam" in outcome.review and outcome.status == "skipped"
+    assert files(finished) == ["a.mp4", "a.mp4.json"], "a plan moves nothing"
+    for limits, status, place in (
+        (STRICT, "review", "_review/a.mp4"),
+        (LOOSE, "done", "a.mp4"),
+    ):
+        found = plan(tmp_path, limits=limits).misplaced["a.mp4"]
+        put_in_place(finished, MODEL, found, None)
+        assert files(finished) == [place, f"{place}.json"]
+        uri = Path(finished.root) / place
+        record = json.loads(Path(record_of(str(uri))).read_text())
+        assert uri.read_bytes() == content
+        assert (record["outcome"]["status"], record["outcome"]["output"]) == (status, str(uri))
+        again = plan(tmp_path, limits=limits, verify=True)
+        assert not again.tasks and not again.misplaced
+
+
+@pytest.mark.parametrize("step", range(5))
+def test_a_move_that_is_cut_off_anywhere_loses_nothing(
+    finished, tmp_path: Path, monkeypatch, step: int
+):
+    content = Path(finished.output).read_bytes()
+    steps = iter(range(99))
+
+    def cut(real):
+        def call(*arguments):
+            if next(steps) == step:
+                raise StorageError("the process is killed here")
+            return real(*arguments)
+
+        return call
+
+    found = plan(tmp_path, limits=STRICT).misplaced["a.mp4"]
+    with monkeypatch.context() as patch:
+        for name in ("copy", "delete", "write_bytes"):
+            patch.setattr(storage, name, cut(getattr(storage, name)))
+        with pytest.raises(StorageError, match="killed here"):
+            put_in_place(finished, MODEL, found, None)
+    later = plan(tmp_path, limits=STRICT)
+    assert not later.tasks, "finished work is lost"
+    put_in_place(finished, MODEL, later.misplaced["a.mp4"], None)
+    assert files(finished) == ["_review/a.mp4", "_review/a.mp4.json"]
+    assert Path(finished.review).read_bytes() == content
+
+
+def test_what_nobody_recorded_is_not_removed(finished, tmp_path: Path):
+    """A file under the output's name that no record tells of may be anybody's."""
+    put_in_place(finished, MODEL, plan(tmp_path, limits=STRICT).misplaced["a.mp4"], None)
+    Path(finished.output).write_bytes(b"anybody's")
+    found = plan(tmp_path, limits=STRICT).misplaced["a.mp4"]
+    put_in_place(finished, MODEL, found, None)
+    assert files(finished) == ["_outdated/a.mp4", "_review/a.mp4", "_review/a.mp4.json"]
+    assert Path(finished.outdated).read_bytes() == b"anybody's"
+
+
+def test_an_output_that_vanishes_is_told(finished):
+    Path(finished.output).unlink()
+    outcome = batch_finished.judged(
+        batch_finished.parse_record(Path(record_of(finished.output)).read_bytes())["outcome"],
+        finished,
+        {},
+    )
+    with pytest.raises(StorageError, match="is gone"):
+        batch_finished.write(finished, MODEL, outcome, "ab", None)

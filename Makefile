@@ -11,7 +11,7 @@ PORT   ?= 5000
 # An index with CPU builds of torch saves gigabytes where there is no GPU.
 TORCH_INDEX ?=
 
-.PHONY: help demo test bench bench-batch kill-batch lint format ui lock clean
+.PHONY: help demo test bench bench-batch kill-batch kill-train lint format ui lock clean
 
 help:
 	@echo "make demo [DATA=folder]   train, evaluate, register and complete videos, all on this machine"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench                GFLOPs, seconds and memory per completed frame"
 	@echo "make bench-batch          the batch job against a bare loop, from 1 to 2 workers, in memory"
 	@echo "make kill-batch           20 batches killed at random moments, held against one in peace"
+	@echo "make kill-train           20 training stages killed at random steps, likewise"
 	@echo "make lint, make format    check or mend the code's form"
 	@echo "make lock                 renew constraints.txt from pyproject.toml"
 	@echo "make clean                remove .venv and runs/demo"
@@ -62,6 +63,9 @@ bench-batch: $(VENV)/.installed
 
 kill-batch: $(VENV)/.installed
 	@$(BIN)/python -m tests.pipelines.kill_batch $(ARGS)
+
+kill-train: $(VENV)/.installed
+	@$(BIN)/python -m tests.pipelines.kill_train $(ARGS)
 
 ui: $(VENV)/.installed
 	@echo "MLflow UI: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"

@@ -33,8 +33,11 @@ class Progress:
 def relay(say: Callable[[str], None]) -> Iterator[Progress]:
     """While open, whatever `Progress.say` is told anywhere on the cluster is passed to `say`."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    lines = ray.remote(num_cpus=0)(_Lines).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    # Beside the driver, with which alone it may end.
+    lines = ray.remote(num_cpus=0, scheduling_strategy=here)(_Lines).remote()
     ended = threading.Event()
 
     def take() -> None:

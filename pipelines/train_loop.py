@@ -1,7 +1,12 @@
-"""What every worker of a training stage runs: a `cssta.training` stage over Ray Data batches."""
+"""What every worker of a training stage runs: a `cssta.training` stage over Ray Data batches.
+
+A step is a function of the weights before it, its clips, the seed and its number: nothing else is
+drawn or remembered. So a stage that was interrupted ends as it would have ended in peace.
+"""
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,14 +26,24 @@ from cssta.inpainting import InpaintingNetwork
 from cssta.losses import LossWeights
 from cssta.metrics import psnr, ssim
 from cssta.temporal import TemporalNetwork
-from cssta.training import Im2ImStage, InpainterStage, Stage, TemporalStage
+from cssta.training import (
+    DivergedError,
+    Im2ImStage,
+    InpainterStage,
+    Stage,
+    TemporalStage,
+    seed_step,
+)
 from cssta.video import VideoError
+from pipelines.checkpoints import Checkpoints
 from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipRow
 from pipelines.config import DataConfig, StageConfig
 from pipelines.stage_clips import worker_batches
 from pipelines.stage_settings import stage_settings
 from pipelines.storage import StorageError
+
+logger = logging.getLogger(__name__)
 
 PICTURE = "validation.png"
 EXPORTED = "exported.safetensors"
@@ -51,25 +66,31 @@ class StageTask:
     threads: int
     weights: dict[str, bytes]
     validation: tuple[ClipRow, ...]
+    checkpoints: Checkpoints
 
 
-def train_worker(config: dict[str, StageTask]) -> None:
-    """Train `task.stage.steps` steps, going on from the run's last checkpoint if there is one."""
+def train_worker(config: dict[str, StageTask]) -> str | None:
+    """Train `task.stage.steps` steps, going on from the run's last checkpoint if there is one.
+
+    Returns why training was given up before its last step, None where it was not. (Raising would
+    have Ray start it again, from the same checkpoint and with the same clips.)
+    """
     task = config["task"]
     torch.set_num_threads(task.threads)
     cv2.setNumThreads(1)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    torch.manual_seed(task.seed)
+    torch.manual_seed(task.seed)  # (for networks that start from random weights)
     stage = build_stage(task, ray.train.torch.get_device(), _distributed(world))
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            stage.restore(Path(folder))
-    # From here on ranks draw apart (which frames of a clip are targets), resumed or not.
-    torch.manual_seed(hash((task.seed, stage.steps, rank)) % 2**63)
+    with tempfile.TemporaryDirectory() as scratch:
+        if task.checkpoints.restore(Path(scratch)):
+            stage.restore(Path(scratch))
     validation = _validation_batches(task) if rank == 0 else []
-    _run(task, stage, rank, world, validation)
+    try:
+        _run(task, stage, rank, world, validation)
+    except DivergedError as error:
+        return f"step {stage.steps}: {error}"
+    return None
 
 
 def _run(task: StageTask, stage: Stage, rank: int, world: int, validation: list[dict]) -> None:
@@ -81,6 +102,7 @@ def _run(task: StageTask, stage: Stage, rank: int, world: int, validation: list[
         asked = time.monotonic()
         batch = next(batches)
         waited += time.monotonic() - asked
+        seed_step(task.seed, stage.steps)
         recent.append(stage.step(batch))
         _follow_schedule(task, stage, world)
         last = stage.steps == total
@@ -96,16 +118,25 @@ def _run(task: StageTask, stage: Stage, rank: int, world: int, validation: list[
             "steps_per_second": len(recent) / elapsed,
             "data_wait_share": waited / elapsed,
         }
-        if not save or rank != 0:
-            ray.train.report(metrics)
-        else:
+        if save and rank == 0:
             with tempfile.TemporaryDirectory() as scratch:
                 folder = Path(scratch)
                 stage.save(folder)
                 if validate and validation:
                     metrics |= _validate(stage, validation, folder)
-                ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+                _keep(task.checkpoints, folder, metrics, needed=last)
+        ray.train.report(metrics)
         recent, waited, since = [], 0.0, time.monotonic()
+
+
+def _keep(checkpoints: Checkpoints, folder: Path, metrics: dict, needed: bool) -> None:
+    """Save; storage that is away costs this checkpoint, not the run, unless it is the last one."""
+    try:
+        checkpoints.save(folder, metrics["step"], metrics)
+    except StorageError as error:
+        if needed:
+            raise
+        logger.warning("step %d is not kept, training goes on: %s", metrics["step"], error)
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:

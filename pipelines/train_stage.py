@@ -14,23 +14,26 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import pyarrow.fs
 import ray
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
 from cssta.config import ModelConfig
 from cssta.losses import LossWeights
 from pipelines import storage
+from pipelines.checkpoints import Checkpoints
 from pipelines.clip_plan import object_sequences, plan_clips
 from pipelines.config import JobConfig
 from pipelines.failures import Failures, TooManyFailuresError
 from pipelines.manifest import Manifest
 from pipelines.progress import Progress, relay
+from pipelines.retries import with_retries
 from pipelines.stage_clips import OwnStreams, stage_streams
+from pipelines.storage import StorageError
 from pipelines.tracking import StageRun
 from pipelines.train_loop import PICTURE, StageTask, train_worker
 from pipelines.worker_resources import cpus_per_worker
@@ -88,21 +91,18 @@ def train_stage(
     started = time.monotonic()
     digest = stage_digest(cfg, name, model, weights, videos.training)
     endpoint = cfg.data.s3_endpoint
-    folder = storage.join(cfg.cluster.storage, cfg.name, "stages")
-    record = storage.join(folder, f"{name}-{digest}", "result.json")
-    stored = storage.join(folder, f"{name}-{digest}", f"{name}.safetensors")
+    run_name = f"{name}-{digest}"
+    folder = storage.join(cfg.cluster.storage, cfg.name, "stages", run_name)
+    record = storage.join(folder, "result.json")
+    stored = storage.join(folder, f"{name}.safetensors")
     run.log_params({"digest": digest, **_stage_params(cfg, name)})
-    if storage.exists(record, endpoint):
-        content = json.loads(storage.read_bytes(record, endpoint))
+    if with_retries(lambda: storage.exists(record, endpoint)):
+        content = json.loads(with_retries(lambda: storage.read_bytes(record, endpoint)))
+        weights = with_retries(lambda: storage.read_bytes(stored, endpoint))
         run.set_tags({"reused": True})
         run.log_metrics(content["metrics"])
         return StageResult(
-            name,
-            digest,
-            storage.read_bytes(stored, endpoint),
-            content["metrics"],
-            content["seconds"],
-            reused=True,
+            name, digest, weights, content["metrics"], content["seconds"], reused=True
         )
     cpus = cpus_per_worker(cfg.cluster, [node.get("CPU", 0) for node in _nodes()])
     task = StageTask(
@@ -115,18 +115,20 @@ def train_stage(
         threads=max(1, math.floor(cpus)),
         weights=weights,
         validation=_validation_rows(cfg, videos),
+        checkpoints=Checkpoints(folder, endpoint),
     )
     with relay(say) as progress:
-        log = StageLog(run, name, task.stage.steps, progress)
-        result = _fit(cfg, task, f"{name}-{digest}", folder, videos, log, cpus)
-    metrics = {k: float(v) for k, v in result.metrics.items() if isinstance(v, (int, float))}
-    with result.checkpoint.as_directory() as checkpoint:
-        content = exported_weights(checkpoint)
+        _fit(cfg, task, run_name, videos, StageLog(run, task, progress), cpus)
+    with TemporaryDirectory() as scratch:
+        kept = task.checkpoints.restore(Path(scratch))
+        if kept is None or kept.step < task.stage.steps:
+            raise StageError(f"stage {name} left no checkpoint of its last step in {folder}")
+        weights = exported_weights(scratch)
     seconds = time.monotonic() - started
-    storage.write_bytes(content, stored, endpoint)
-    document = json.dumps({"metrics": metrics, "seconds": seconds})
-    storage.write_bytes(document.encode(), record, endpoint)
-    return StageResult(name, digest, content, metrics, seconds, reused=False)
+    document = json.dumps({"metrics": kept.metrics, "seconds": seconds}).encode()
+    with_retries(lambda: storage.write_bytes(weights, stored, endpoint))
+    with_retries(lambda: storage.write_bytes(document, record, endpoint))
+    return StageResult(name, digest, weights, kept.metrics, seconds, reused=False)
 
 
 def stage_digest(
@@ -160,8 +162,9 @@ def exported_weights(checkpoint: str) -> bytes:
 class StageLog(UserCallback):
     """Passes what workers report to MLflow and to the job's output; runs in the controller."""
 
-    def __init__(self, run: StageRun, name: str, steps: int, progress: Progress) -> None:
-        self.run, self.name, self.steps, self.progress = run, name, steps, progress
+    def __init__(self, run: StageRun, task: StageTask, progress: Progress) -> None:
+        self.run, self.progress = run, progress
+        self.name, self.steps, self.checkpoints = task.name, task.stage.steps, task.checkpoints
 
     def after_report(self, run_context, metrics, checkpoint) -> None:
         report = _mean_of_workers(metrics)
@@ -170,11 +173,16 @@ class StageLog(UserCallback):
         shown = ("loss", "validation_hole_psnr", "steps_per_second", "data_wait_share")
         text = "  ".join(f"{key} {report[key]:.3g}" for key in shown if key in report)
         self.progress.say(f"  {self.name} {step}/{self.steps}  {text}")
-        if checkpoint is not None and "validation_psnr" in report:
-            with checkpoint.as_directory() as folder:
-                picture = storage.join(folder, PICTURE)
-                if storage.exists(picture):
-                    self.run.log_file(picture, f"pictures/step-{step:06d}")
+        if "validation_psnr" in report:
+            self._log_picture(step)
+
+    def _log_picture(self, step: int) -> None:
+        picture = storage.join(self.checkpoints.folder(step), PICTURE)
+        try:
+            with storage.local_copy(picture, s3_endpoint=self.checkpoints.s3_endpoint) as path:
+                self.run.log_file(path, f"pictures/step-{step:06d}")
+        except StorageError as error:  # (of a checkpoint that could not be kept)
+            logger.warning("no picture of step %d: %s", step, error)
 
 
 def _mean_of_workers(reports: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -188,25 +196,20 @@ def _nodes() -> list[dict[str, float]]:
 
 
 def _fit(
-    cfg: JobConfig,
-    task: StageTask,
-    run_name: str,
-    folder: str,
-    videos: Videos,
-    log: StageLog,
-    cpus: float,
-) -> ray.train.Result:
-    cluster, endpoint = cfg.cluster, cfg.data.s3_endpoint
+    cfg: JobConfig, task: StageTask, run_name: str, videos: Videos, log: StageLog, cpus: float
+) -> None:
+    """Train the stage to its last checkpoint. Raises StageError."""
+    cluster = cfg.cluster
     use_gpu = cluster.use_gpu
     if use_gpu == "auto":
         use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.workers
-    filesystem, path = storage.filesystem(folder, endpoint)
-    # What was trained on need not be decoded again.
-    done = partial(kept_step, filesystem, f"{path}/{run_name}")
+    folder = storage.join(cluster.storage, cfg.name, "stages")
+    filesystem, path = storage.filesystem(folder, cfg.data.s3_endpoint)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        datasets=stage_streams(cfg, task, videos, done),
+        # What was trained on need not be decoded again.
+        datasets=stage_streams(cfg, task, videos, task.checkpoints.last_step),
         dataset_config=OwnStreams(),
         scaling_config=ScalingConfig(
             num_workers=cluster.workers,
@@ -218,7 +221,6 @@ def _fit(
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=RESTARTS),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=[log],
         ),
     )
@@ -229,9 +231,8 @@ def _fit(
         _explain_by_failures(task, videos, error)
         reason = str(error).strip().splitlines()[-1]
         raise StageError(f"stage {task.name} failed: {reason}") from error
-    if result.checkpoint is None:
-        raise StageError(f"stage {task.name} left no checkpoint in {folder}/{run_name}")
-    return result
+    if result.return_value:
+        raise StageError(f"stage {task.name} was given up at {result.return_value}")
 
 
 def _explain_by_failures(task: StageTask, videos: Videos, error: Exception) -> None:
@@ -241,15 +242,6 @@ def _explain_by_failures(task: StageTask, videos: Videos, error: Exception) -> N
             videos.failures.check()
     except TooManyFailuresError as cause:
         raise StageError(f"stage {task.name} stopped: {cause}") from error
-
-
-def kept_step(filesystem: pyarrow.fs.FileSystem, run_folder: str) -> int:
-    """Step of the checkpoint that a run goes on from; 0 where it starts anew."""
-    try:
-        kept = ray.train.Result.from_path(run_folder, storage_filesystem=filesystem)
-    except RuntimeError:  # no such folder, or no checkpoint in it
-        return 0
-    return int((kept.metrics or {}).get("step", 0)) if kept.checkpoint else 0
 
 
 def _validation_rows(cfg: JobConfig, videos: Videos) -> tuple:

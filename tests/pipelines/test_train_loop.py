@@ -17,9 +17,12 @@ from safetensors.numpy import load as load_tensors
 from cssta.checkpoint import save_network
 from cssta.config import ModelConfig
 from cssta.losses import LossWeights
+from cssta.training import DivergedError
 from pipelines import train_loop
+from pipelines.checkpoints import Checkpoints
 from pipelines.clip_plan import ClipRow
-from pipelines.config import DataConfig, StageConfig
+from pipelines.config import DataConfig, InpainterStageConfig, StageConfig
+from pipelines.storage import StorageError
 from pipelines.train_loop import PICTURE, StageTask, build_stage, train_worker
 
 CPU = torch.device("cpu")
@@ -29,16 +32,21 @@ CLIPS = np.random.default_rng(0).integers(0, 256, (12, 2, 32, 32, 3), np.uint8)
 
 def make_task(name: str = "im2im", weights: dict | None = None, validation=(), **stage):
     data = {"videos": "/v", "height": 32, "width": 32, "references": 1, "clips_per_epoch": 4}
+    section = InpainterStageConfig if name == "inpainter" else StageConfig
+    targets = ("targets", "reference_dropout")
+    if name != "inpainter":
+        stage = {key: value for key, value in stage.items() if key not in targets}
     return StageTask(
         name=name,
         config=CONFIG,
-        stage=StageConfig(**{"steps": 6, "log_every": 2, "checkpoint_every": 3} | stage),
+        stage=section(**{"steps": 6, "log_every": 2, "checkpoint_every": 3} | stage),
         losses=LossWeights(),
         data=DataConfig(**data),
         seed=0,
         threads=1,
         weights=weights or {},
         validation=tuple(validation),
+        checkpoints=Checkpoints("/nowhere"),
     )
 
 
@@ -61,19 +69,22 @@ class Trainer:
     """Ray Train as one worker sees it; keeps what is reported."""
 
     def __init__(self, monkeypatch, folder: Path, clips: np.ndarray = CLIPS, rank: int = 0) -> None:
-        self.folder, self.reports, self.latest = folder, [], None
+        self.checkpoints, self.reports = Checkpoints(str(folder / "run"), keep=100), []
         context = SimpleNamespace(get_world_rank=lambda: rank, get_world_size=lambda: 1)
         monkeypatch.setattr(ray.train, "get_context", lambda: context)
-        monkeypatch.setattr(ray.train, "get_checkpoint", lambda: self.latest)
         monkeypatch.setattr(ray.train, "get_dataset_shard", lambda name: Shard(clips))
         monkeypatch.setattr(ray.train, "report", self.report)
         monkeypatch.setattr(ray.train.torch, "get_device", lambda: CPU)
 
-    def report(self, metrics: dict, checkpoint: ray.train.Checkpoint | None = None) -> None:
-        if checkpoint is not None:  # the worker's own folder is gone after the report
-            kept = checkpoint.to_directory(self.folder / str(len(self.reports)))
-            self.latest = ray.train.Checkpoint.from_directory(kept)
-        self.reports.append((metrics, checkpoint is not None))
+    def report(self, metrics: dict) -> None:
+        self.reports.append((metrics, self.checkpoints.last_step() == metrics["step"]))
+
+    def train(self, task: StageTask) -> str | None:
+        return train_worker({"task": replace(task, checkpoints=self.checkpoints)})
+
+    @property
+    def latest(self) -> Path:
+        return Path(self.checkpoints.folder(self.checkpoints.last_step()))
 
     @property
     def steps(self) -> list[int]:
@@ -109,7 +120,7 @@ def same_weights(network: torch.nn.Module, content: bytes) -> bool:
 
 def test_reports_at_log_steps_and_keeps_what_is_needed_to_go_on(monkeypatch, tmp_path):
     trainer = Trainer(monkeypatch, tmp_path)
-    train_worker({"task": make_task(steps=6, log_every=2, checkpoint_every=3)})
+    trainer.train(make_task(steps=6, log_every=2, checkpoint_every=3))
     assert [(m["step"], kept) for m, kept in trainer.reports] == [
         (2, False),
         (3, True),
@@ -120,7 +131,7 @@ def test_reports_at_log_steps_and_keeps_what_is_needed_to_go_on(monkeypatch, tmp
         assert all(np.isfinite(value) for value in metrics.values())
         assert metrics["skipped_steps"] == 0 and 0 <= metrics["data_wait_share"] <= 1
         assert {"loss", "loss_discriminator", "learning_rate"} <= metrics.keys()
-    files = {path.name for path in Path(trainer.latest.path).iterdir()}
+    files = {path.name for path in trainer.latest.iterdir()}
     assert {"network.safetensors", "average.safetensors", "state.safetensors"} <= files
 
 
@@ -133,7 +144,7 @@ def test_a_value_that_only_some_steps_have_is_averaged_over_those(monkeypatch, t
 
     monkeypatch.setattr(train_loop.Im2ImStage, "step", step)
     trainer = Trainer(monkeypatch, tmp_path)
-    train_worker({"task": make_task(steps=7, log_every=4, checkpoint_every=6)})
+    trainer.train(make_task(steps=7, log_every=4, checkpoint_every=6))
     assert [(m["step"], m.get("now_and_then")) for m, _ in trainer.reports] == [
         (4, 2.0),
         (6, 5.0),
@@ -144,9 +155,9 @@ def test_a_value_that_only_some_steps_have_is_averaged_over_those(monkeypatch, t
 def test_goes_on_from_a_checkpoint_with_the_clips_not_seen_yet(monkeypatch, tmp_path, seen):
     trainer = Trainer(monkeypatch, tmp_path)
     schedule = {"decay": 0.5, "decay_every_epochs": 1}
-    train_worker({"task": make_task(steps=3, **schedule)})
+    trainer.train(make_task(steps=3, **schedule))
     assert seen == [0, 1, 2]
-    train_worker({"task": make_task(steps=7, **schedule)})
+    trainer.train(make_task(steps=7, **schedule))
     assert seen == [0, 1, 2, 3, 4, 5, 6]
     assert trainer.steps == [2, 3, 4, 6, 7]
     assert trainer.reports[-1][0]["learning_rate"] == pytest.approx(1e-4 * 0.5)
@@ -154,19 +165,84 @@ def test_goes_on_from_a_checkpoint_with_the_clips_not_seen_yet(monkeypatch, tmp_
 
 def test_a_stream_that_starts_where_an_earlier_job_stopped(monkeypatch, tmp_path, seen):
     trainer = Trainer(monkeypatch, tmp_path)
-    train_worker({"task": make_task(steps=3)})
+    trainer.train(make_task(steps=3))
     later = Shard(CLIPS[3:], first=3)
     monkeypatch.setattr(ray.train, "get_dataset_shard", lambda name: later)
-    train_worker({"task": make_task(steps=5)})
-    train_worker({"task": make_task(steps=7)})  # as a restarted worker does
+    trainer.train(make_task(steps=5))
+    trainer.train(make_task(steps=7))  # as a restarted worker does
     assert seen == [0, 1, 2, 3, 4, 5, 6]
     assert trainer.steps[-1] == 7
+
+
+@pytest.mark.parametrize("name", ["im2im", "inpainter"])
+def test_an_interrupted_run_ends_with_the_same_bytes(monkeypatch, tmp_path, name: str):
+    """Killed after any number of steps beyond its last checkpoint, in a process with a past."""
+    task = make_task(name, steps=7, checkpoint_every=2, targets=1, reference_dropout=0.5)
+    peace = Trainer(monkeypatch, tmp_path / "peace")
+    peace.train(task)
+    trainer = Trainer(monkeypatch, tmp_path / "killed")
+    cls = train_loop.Im2ImStage if name == "im2im" else train_loop.InpainterStage
+    plain = cls.step
+    for killed_at in (1, 3, 6):
+
+        def step(stage, batch, killed_at=killed_at):
+            if stage.steps == killed_at:
+                raise KeyboardInterrupt
+            return plain(stage, batch)
+
+        monkeypatch.setattr(cls, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(task)
+        torch.rand(killed_at)
+    monkeypatch.setattr(cls, "step", plain)
+    trainer.train(task)
+    ends = [{f.name: f.read_bytes() for f in t.latest.iterdir()} for t in (peace, trainer)]
+    for end in ends:
+        del end["kept.json"]  # (speeds are in it)
+    assert len(ends[0]) >= 5 and ends[0].keys() == ends[1].keys()
+    assert [key for key in ends[0] if ends[0][key] != ends[1][key]] == []
+
+
+def test_training_that_diverges_is_given_up_and_not_started_again(monkeypatch, tmp_path):
+    def step(stage, batch):
+        stage.steps += 1
+        if stage.steps == 3:
+            raise DivergedError("21 steps in a row had a non-finite loss")
+        return {"loss": 0.0}
+
+    monkeypatch.setattr(train_loop.Im2ImStage, "step", step)
+    trainer = Trainer(monkeypatch, tmp_path)
+    assert trainer.train(make_task()) == "step 3: 21 steps in a row had a non-finite loss"
+
+
+def test_storage_that_is_away_costs_a_checkpoint_and_not_the_run(monkeypatch, tmp_path, caplog):
+    """Unless it is the last, which cannot be done without."""
+    plain, away = Checkpoints.save, {3}
+
+    def save(self, local, step, metrics):
+        if step in away:
+            raise StorageError("s3://bucket/run: gone", transient=True)
+        plain(self, local, step, metrics)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    trainer = Trainer(monkeypatch, tmp_path)
+    trainer.train(make_task(steps=6))
+    assert [(m["step"], kept) for m, kept in trainer.reports] == [
+        (2, False),
+        (3, False),
+        (4, False),
+        (6, True),
+    ]
+    assert "step 3 is not kept" in caplog.text
+    away.add(8)
+    with pytest.raises(StorageError, match="gone"):
+        trainer.train(make_task(steps=8))
 
 
 def test_only_the_first_worker_keeps_checkpoints(monkeypatch, tmp_path, video_folder):
     rows = [clip_row(video_folder / "a.mp4")]
     trainer = Trainer(monkeypatch, tmp_path, rank=1)
-    train_worker({"task": make_task(steps=4, validation=rows)})
+    trainer.train(make_task(steps=4, validation=rows))
     # Reports are a barrier: every rank has to make the same ones.
     assert trainer.steps == [2, 3, 4]
     assert not any(kept for _, kept in trainer.reports)
@@ -180,13 +256,13 @@ def clip_row(path: Path) -> ClipRow:
 def test_validates_held_out_clips_with_scores_and_a_picture(monkeypatch, tmp_path, video_folder):
     rows = [clip_row(video_folder / name) for name in ("a.mp4", "gone.mp4", "b.mp4")]
     trainer = Trainer(monkeypatch, tmp_path)
-    train_worker({"task": make_task(steps=4, validate_every=2, validation=rows)})
+    trainer.train(make_task(steps=4, validate_every=2, validation=rows))
     validated = [m["step"] for m, _ in trainer.reports if "validation_psnr" in m]
     assert validated == [2, 4]
     scores = trainer.reports[-1][0]
     assert 0 < scores["validation_psnr"] < 60 and -1 <= scores["validation_ssim"] <= 1
     assert np.isfinite(scores["validation_hole_psnr"])
-    picture = cv2.imread(str(Path(trainer.latest.path) / PICTURE))
+    picture = cv2.imread(str(trainer.latest / PICTURE))
     assert picture.shape == (3 * 32, 2 * 32, 3)  # input, result, truth; two frames each
 
 

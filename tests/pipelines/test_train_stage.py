@@ -1,34 +1,23 @@
-"""A stage on the cluster: found again when finished, gone on with when cut off, logged, named."""
+"""A stage on the cluster: logged, named, and its failures told (cut off: `test_train_kills`)."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
-import pyarrow.fs
 import pytest
-from mlflow import MlflowClient
-from safetensors.numpy import load as load_tensors
 
 from cssta.config import ModelConfig
 from pipelines import train_stage as module
+from pipelines.checkpoints import Checkpoints
 from pipelines.config import JobConfig
-from pipelines.manifest import Manifest, Rejected, build_manifest
-from pipelines.storage import list_videos
+from pipelines.manifest import Manifest, Rejected
 from pipelines.tracking import JobRun
+from pipelines.train_loop import PICTURE
 from pipelines.train_stage import StageError, StageLog, Videos, stage_digest, train_stage
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ModelConfig.preset("tiny")
 STEPS = 80
-SAID = "said by the stage:"
 
 
 def make_config(videos: Path, storage: Path, tracking: str | None = None) -> JobConfig:
@@ -97,10 +86,19 @@ def test_a_stage_is_named_by_what_decides_its_outcome(video_folder, tmp_path, ma
     assert digest(videos=rejected) == digest()
 
 
+def make_log(logged: list, said: list, checkpoints: Checkpoints | None = None) -> StageLog:
+    run = SimpleNamespace(
+        log_step=lambda metrics, step: logged.append((metrics, step)),
+        log_file=lambda path, folder: logged.append((Path(path).read_bytes(), folder)),
+    )
+    stage = SimpleNamespace(steps=20)
+    task = SimpleNamespace(name="inpainter", stage=stage, checkpoints=checkpoints)
+    return StageLog(run, task, SimpleNamespace(say=said.append))
+
+
 def test_reports_become_metrics_and_one_line(tmp_path):
     logged, said = [], []
-    run = SimpleNamespace(log_step=lambda metrics, step: logged.append((metrics, step)))
-    log = StageLog(run, "inpainter", 20, SimpleNamespace(say=said.append))
+    log = make_log(logged, said)
     log.after_report(None, [{"step": 10, "loss": 1.23456, "score_real": 0.1}], None)
     assert logged == [({"loss": 1.23456, "score_real": 0.1}, 10)]
     assert said == ["  inpainter 10/20  loss 1.23"]
@@ -108,8 +106,7 @@ def test_reports_become_metrics_and_one_line(tmp_path):
 
 def test_what_several_workers_report_is_averaged(tmp_path):
     logged = []
-    run = SimpleNamespace(log_step=lambda metrics, step: logged.append((metrics, step)))
-    log = StageLog(run, "inpainter", 20, SimpleNamespace(say=lambda line: None))
+    log = make_log(logged, [], Checkpoints(str(tmp_path / "none")))
     reports = [
         {"step": 10, "loss": 1.0, "validation_psnr": 20.0, "grown": 4.0},
         {"step": 10, "loss": 3.0},
@@ -128,125 +125,17 @@ def test_a_checkpoint_without_weights_is_an_error(tmp_path):
         module.exported_weights(str(tmp_path / "none"))
 
 
-def test_a_run_without_checkpoints_starts_anew(tmp_path):
-    assert module.kept_step(pyarrow.fs.LocalFileSystem(), str(tmp_path / "none")) == 0
-    assert module.kept_step(pyarrow.fs.LocalFileSystem(), str(tmp_path)) == 0
-
-
-def find_videos(cfg: JobConfig) -> Videos:
-    return Videos(build_manifest(list_videos(cfg.data.videos)), Manifest(()))
-
-
-def kill_worker() -> int:
-    """End this cluster's training worker as the kernel does when memory is out; its process id."""
-    import psutil  # (Ray ships its own, found once Ray is imported)
-
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # (some end while we look)
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                process.kill()
-                return process.pid
-    raise AssertionError("no training worker is running")
-
-
-@pytest.mark.cluster
-def test_a_stage_goes_on_after_its_driver_and_then_its_worker_were_killed(
-    ray_cluster, video_folder, tmp_path, mlflow_uri, monkeypatch
-):
-    cfg = make_config(video_folder, tmp_path / "runs", mlflow_uri)
-    job_run = JobRun.start(cfg)
-    config = tmp_path / "job.json"
-    config.write_text(json.dumps(cfg.to_dict()))
-    program = (  # the same as below, in a process that can be killed
-        "import json, sys, ray\n"
-        "from cssta.config import ModelConfig\n"
-        "from pipelines.config import JobConfig\n"
-        "from pipelines.manifest import Manifest, build_manifest\n"
-        "from pipelines.storage import list_videos\n"
-        "from pipelines.tracking import StageRun\n"
-        "from pipelines.train_stage import Videos, train_stage\n"
-        "cfg = JobConfig.parse(json.load(open(sys.argv[1])))\n"
-        "ray.init(log_to_driver=False)\n"
-        "videos = Videos(build_manifest(list_videos(cfg.data.videos)), Manifest(()))\n"
-        "run = StageRun(cfg.tracking.uri, sys.argv[2], '0')\n"
-        f"say = lambda line: print('\\n{SAID}' + line, flush=True)\n"
-        "train_stage(cfg, 'im2im', ModelConfig.preset('tiny'), {}, videos, run, say)\n"
-    )
-    environment = os.environ | {
-        "PYTHONPATH": str(REPOSITORY),
-        "RAY_ADDRESS": ray_cluster.get_runtime_context().gcs_address,
-    }
-    with open(tmp_path / "driver.log", "w+") as errors, subprocess.Popen(
-        [sys.executable, "-c", program, str(config), job_run.stage("im2im").run_id],
-        env=environment, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=errors,
-    ) as driver:  # fmt: skip
-        said = []
-        for line in driver.stdout:
-            if not line.startswith(SAID):  # libraries print warnings of their own
-                continue
-            said.append(step_of(line.removeprefix(SAID)))
-            if said[-1] >= 15:
-                driver.kill()
-                break
-        assert driver.wait(60) == -signal.SIGKILL, (tmp_path / "driver.log").read_text()
-    assert said[0] == 5
-
-    lines: list[str] = []
-    killed: list[int] = []
-
-    def say(line: str) -> None:
-        lines.append(line)
-        if step_of(line) >= killed_at and not killed:
-            killed.append(kill_worker())
-
-    wait_until_released(ray_cluster)
-    killed_at = said[-1] + 15
-    planned = tmp_path / "planned.txt"
-
-    def stage_streams(cfg, task, videos, done):
-        def told() -> int:  # (in another process, whenever workers start)
-            step = done()
-            with open(planned, "a") as file:
-                file.write(f"{step}\n")
-            return step
-
-        return plain_streams(cfg, task, videos, told)
-
-    plain_streams = module.stage_streams
-    monkeypatch.setattr(module, "stage_streams", stage_streams)
-    run = job_run.stage("im2im")
-    result = train_stage(cfg, "im2im", TINY, {}, find_videos(cfg), run, say)
-    steps = [step_of(line) for line in lines]
-    assert steps[0] > 5, "started from nothing instead of the checkpoint"
-    assert steps[-1] == STEPS and not result.reused
-    # (the first report comes five steps after the checkpoint)
-    first, second = map(int, planned.read_text().split())
-    assert first == steps[0] - 5 and second >= killed_at - 5, "what was trained on comes again"
-    assert killed
-    # The restarted worker repeats no more than what was not yet kept.
-    assert len(steps) <= len(set(steps)) + 1
-    history = MlflowClient(mlflow_uri).get_metric_history(run.run_id, "loss")
-    assert sorted({point.step for point in history}) == sorted(set(steps))
-    assert load_tensors(result.weights).keys()
-
-    again = train_stage(cfg, "im2im", TINY, {}, find_videos(cfg), job_run.stage("im2im"), say)
-    assert again.reused and again.weights == result.weights
-    assert (again.digest, again.metrics) == (result.digest, result.metrics)
-
-
-def step_of(line: str) -> int:
-    """Of "  im2im 15/60  loss ..."."""
-    return int(line.split()[1].split("/")[0])
-
-
-def wait_until_released(ray_cluster, seconds: float = 60) -> None:
-    """Until the cluster has noticed that the driver is gone."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if ray_cluster.available_resources().get("CPU", 0) == 4:
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"still taken: {ray_cluster.available_resources()}")
+def test_a_validations_picture_is_logged(tmp_path, caplog):
+    logged = []
+    checkpoints = Checkpoints(str(tmp_path / "run"))
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / PICTURE).write_bytes(b"a picture")
+    checkpoints.save(tmp_path / "s", 10, {})
+    log = make_log(logged, [], checkpoints)
+    log.after_report(None, [{"step": 10, "validation_psnr": 20.0}], None)
+    assert logged[1:] == [(b"a picture", "pictures/step-000010")]
+    log.after_report(None, [{"step": 15, "validation_psnr": 20.0}], None)
+    assert len(logged) == 3 and "no picture of step 15" in caplog.text
 
 
 @pytest.mark.cluster
@@ -270,3 +159,21 @@ def test_training_that_fails_for_good_names_the_stage_and_the_cause(
         train_stage(cfg, "im2im", TINY, {}, Videos(manifest, Manifest(())), run)
     assert str(caught.value) == "stage im2im failed: RuntimeError: no clip at all"
     assert "worker errors" in str(caught.value.__cause__)
+
+
+@pytest.mark.cluster
+def test_training_that_was_given_up_is_told(
+    ray_cluster, video_folder, tmp_path, monkeypatch, manifest, mlflow_uri
+):
+    class Trainer:
+        def __init__(self, *_, **__):
+            pass
+
+        def fit(self):
+            return SimpleNamespace(return_value="step 5: 21 steps in a row were not finite")
+
+    monkeypatch.setattr(module, "TorchTrainer", Trainer)
+    cfg = make_config(video_folder, tmp_path / "runs", mlflow_uri)
+    run = JobRun.start(cfg).stage("im2im")
+    with pytest.raises(StageError, match=r"stage im2im was given up at step 5: 21 steps"):
+        train_stage(cfg, "im2im", TINY, {}, Videos(manifest, Manifest(())), run)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import cv2
@@ -16,6 +17,7 @@ from pipelines import storage
 from pipelines.clip_plan import CLIPS_PER_OPEN, ClipRow
 from pipelines.config import DataConfig
 from pipelines.manifest import Rejected
+from pipelines.prepared import open_prepared
 from pipelines.retries import with_retries
 from pipelines.storage import StorageError
 
@@ -29,8 +31,8 @@ def load_clip(row: ClipRow, cfg: DataConfig) -> dict[str, np.ndarray]:
 
     Raises VideoError or StorageError, naming the file.
     """
-    with storage.local_copy(row.uri, s3_endpoint=cfg.s3_endpoint) as path:
-        return _finish(row, cfg, read_frames(path, list(row.indices)), None)
+    with _frame_reader(row.uri, cfg) as read:
+        return _finish(row, cfg, read(list(row.indices)), None)
 
 
 def load_clips(
@@ -65,15 +67,13 @@ def _load_visit(
     uri = rows[0].uri
     with ExitStack() as stack:
         try:
-            path = with_retries(
-                lambda: stack.enter_context(storage.local_copy(uri, s3_endpoint=cfg.s3_endpoint))
-            )
+            read = with_retries(lambda: stack.enter_context(_frame_reader(uri, cfg)))
         except (StorageError, OSError) as error:
-            report(_rejected(uri, error))
+            report(rejected_video(uri, error))
             return clips
         needed = sorted({index for row in rows for index in row.indices})
         try:
-            frames = dict(zip(needed, read_frames(path, needed), strict=True))
+            frames = dict(zip(needed, read(needed), strict=True))
         except Exception:  # one damaged frame should not cost the other clips
             frames = {}
         for row in rows:
@@ -81,10 +81,10 @@ def _load_visit(
                 clip = (
                     np.stack([frames[index] for index in row.indices])
                     if frames
-                    else read_frames(path, list(row.indices))
+                    else read(list(row.indices))
                 )
             except Exception as error:
-                report(_rejected(uri, error))
+                report(rejected_video(uri, error))
             else:
                 clips[row.number] = _finish(row, cfg, clip, report)
     return clips
@@ -99,7 +99,7 @@ def _load_substitute(
     tried = [row.uri]
     for other in substitutes:
         tried.append(other.uri)
-        clip = _load_visit([other], cfg, report)[row.number]
+        clip = _load_visit([other], cfg, report)[other.number]
         if clip is not None:
             return other, clip
     raise LostClipError(
@@ -109,7 +109,20 @@ def _load_substitute(
     )
 
 
-def _rejected(uri: str, error: Exception) -> Rejected:
+@contextmanager
+def _frame_reader(uri: str, cfg: DataConfig) -> Iterator[Callable[[list[int]], np.ndarray]]:
+    """While open, gives frames of a video by number, uint8 (T, h, w, 3) RGB."""
+    if cfg.prepared is not None:
+        prepared = open_prepared(cfg.prepared, cfg.s3_endpoint)
+        if uri in prepared:  # (footage to evaluate on may come from elsewhere)
+            yield partial(prepared.read, uri)
+            return
+    with storage.local_copy(uri, s3_endpoint=cfg.s3_endpoint) as path:
+        yield partial(read_frames, path)
+
+
+def rejected_video(uri: str, error: Exception) -> Rejected:
+    """What to tell of a video that failed with this error, whatever it was."""
     if isinstance(error, VideoError):
         return Rejected(uri, error.reason, str(error).replace(str(error.path), uri))
     if isinstance(error, StorageError):

@@ -72,6 +72,8 @@ class DataConfig(Section):
     """Where the training videos are and how clips are cut from them."""
 
     videos: Location
+    prepared: Location | None = None
+    """Folder that jobs/prepare.py wrote from the videos; their frames are then read from there."""
     height: FrameSide = 256
     width: FrameSide = 256
     references: PositiveInt = 6
@@ -119,6 +121,14 @@ class StageConfig(Section):
     decay_every_epochs: PositiveInt = 10
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the weight average that is validated and kept; 0: no average."""
+    gradient_clip: PositiveFloat = 10.0
+    """Largest gradient norm."""
+    max_bad_steps: PositiveInt = 20
+    """Consecutive steps with a non-finite loss or gradient that are skipped before giving up."""
+    mixed_precision: bool | None = None
+    """bfloat16 autocast; None: on CUDA only."""
+    compile: bool = False
+    """Run the trained networks through torch.compile."""
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 200
     validate_every: PositiveInt = 500
@@ -191,6 +201,14 @@ class TuneConfig(Section):
     parallel: PositiveInt = 2
     steps: PositiveInt = 200
     """Training steps per trial."""
+    clips: PositiveInt = 8
+    """Held-out clips that a trial is scored on."""
+    prune: bool = True
+    """End trials whose score on the way is below the median of earlier ones at the same step."""
+    score_every: PositiveInt | None = None
+    """Steps between scores on the way; None: a quarter of `steps`."""
+    startup_trials: PositiveInt = 5
+    """Trials that must have finished before any is pruned."""
     storage: str | None = None
     """Optuna storage URL; None: sqlite in the cluster's storage folder."""
     study: str = "cssta"

@@ -33,6 +33,7 @@ from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipRow, object_sequences
 from pipelines.config import DataConfig, JobConfig
 from pipelines.eval_summary import METHODS, METRICS, ClipScore, EvalSummary
+from pipelines.footage import find_footage
 from pipelines.manifest import Manifest, Rejected, build_manifest, split
 
 
@@ -85,7 +86,7 @@ def held_out_videos(cfg: JobConfig) -> tuple[Manifest, bool]:
     endpoint = cfg.data.s3_endpoint
     if cfg.evaluate.videos is not None:
         return build_manifest(storage.list_videos(cfg.evaluate.videos, endpoint), endpoint), True
-    everything = build_manifest(storage.list_videos(cfg.data.videos, endpoint), endpoint)
+    everything = find_footage(cfg.data)
     _, validation = split(everything, cfg.data.validation_fraction, cfg.seed)
     if not validation.videos:
         return everything, False

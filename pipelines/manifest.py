@@ -52,6 +52,8 @@ class Manifest:
 
     videos: tuple[VideoRow, ...]
     rejected: tuple[Rejected, ...] = ()
+    digest: str = ""
+    """Of the frames themselves, where they were prepared; of videos their addresses have to do."""
 
     def describe(self) -> str:
         """One line for people: how many there are, and which were rejected why."""

@@ -20,8 +20,9 @@ from pipelines.config import JobConfig
 from pipelines.eval_summary import EvalSummary
 from pipelines.evaluate import evaluate_model
 from pipelines.failures import Failures, most_failures
+from pipelines.footage import find_footage
 from pipelines.initial_weights import initial_weights
-from pipelines.manifest import Manifest, Rejected, build_manifest, split
+from pipelines.manifest import Manifest, Rejected, split
 from pipelines.model_card import CARD, model_card
 from pipelines.model_folder import write_model_folder
 from pipelines.registry import ModelVersionInfo, exists, register
@@ -133,13 +134,13 @@ def find_videos(cfg: JobConfig, say: Say) -> Videos:
         storage.list_videos(cfg.evaluate.videos, endpoint)
     if cfg.inference.videos is not None:
         plan_batch(cfg, ModelIdentity("not trained yet", "", ""))
-    files = storage.list_videos(cfg.data.videos, endpoint)
-    everything = build_manifest(files, endpoint)
-    say(f"{cfg.data.videos}: {everything.describe()}")
+    everything = find_footage(cfg.data)
+    say(f"{cfg.data.prepared or cfg.data.videos}: {everything.describe()}")
     training, held_out = split(everything, cfg.data.validation_fraction, cfg.seed)
     training = Manifest(training.videos, everything.rejected)
     say(f"{len(training.videos)} to train on, {len(held_out.videos)} held out")
-    limit = most_failures(cfg.data.max_failures, len(files))
+    files = len(everything.videos) + len(everything.rejected)
+    limit = most_failures(cfg.data.max_failures, files)
     return Videos(training, held_out, Failures(limit, everything.rejected))
 
 

@@ -140,10 +140,11 @@ def stage_digest(
         "model": model.to_dict(),
         "settings": getattr(cfg.stages, name).model_dump(mode="json"),
         "losses": cfg.losses.model_dump(mode="json"),
-        "data": cfg.data.model_dump(mode="json", exclude={"max_failures"}),
+        "data": cfg.data.model_dump(mode="json", exclude={"max_failures", "prepared"}),
         "seed": cfg.seed,
         "workers": cfg.cluster.workers,
         "videos": [[v.uri, v.frames, v.height, v.width] for v in videos.videos],
+        "frames": videos.digest,
         "weights": {key: hashlib.sha256(value).hexdigest() for key, value in weights.items()},
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]

@@ -72,9 +72,11 @@ def test_a_stage_is_named_by_what_decides_its_outcome(video_folder, tmp_path, ma
         "weights": digest(weights={"im2im": b"1"}),
         "other weights": digest(weights={"im2im": b"2"}),
         "videos": digest(videos=Manifest(manifest.videos[:2])),
+        "frames": digest(videos=Manifest(manifest.videos, digest="prepared")),
     }
     assert len({digest(), *other.values()}) == len(other) + 1
     same = (
+        but("data", prepared="/elsewhere", max_failures=3),
         but("inference", output="/elsewhere"),
         but("evaluate", clips=3),
         but("tracking", experiment="other"),

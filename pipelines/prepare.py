@@ -1,0 +1,226 @@
+"""Preparing a bucket that is read for many epochs: every frame decoded and scaled once.
+
+Manifest, parts of shards, shards (one Ray task each), index. A shard is named by what is in it and
+appears whole or not at all, so preparing again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from cssta.video import read_frames
+from pipelines import storage
+from pipelines.clip_loading import rejected_video
+from pipelines.config import DataConfig
+from pipelines.footage import find_footage
+from pipelines.manifest import Rejected, VideoRow
+from pipelines.prepared import FRAMES_PER_ROW, Index, Part, PreparedVideo, write_index
+from pipelines.retries import with_retries
+from pipelines.storage import EmptyBucketError
+
+FRAMES_PER_SHARD = 2048  # about 100 MB at 256 x 456; a longer video is spread over several
+FRAMES_AT_ONCE = 64  # in memory at the video's own size
+MEMORY_PER_TASK = 1024**3
+CONTENT = b"cssta.prepared"  # key of a shard's own table of contents, in its footer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Frames `first` to `first + count - 1` of a video."""
+
+    video: VideoRow
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A written shard: the parts of videos in it, the size of their frames, and what failed."""
+
+    name: str
+    parts: tuple[tuple[str, Part], ...]
+    sizes: dict[str, tuple[int, int]]
+    failed: tuple[Rejected, ...] = ()
+
+
+def prepare(
+    cfg: DataConfig, folder: str, quality: int = 95, say: Callable[[str], None] = print
+) -> Index:
+    """Write the videos that `cfg` names into `folder`, for clips of its height and width.
+
+    Needs a connected Ray. Raises as `find_footage` does, EmptyBucketError if no video is left, and
+    StorageError. A video that fails half-way is left out and named in the index.
+    """
+    import ray
+
+    manifest = find_footage(cfg)
+    say(f"{cfg.videos}: {manifest.describe()}")
+    task = ray.remote(write_shard).options(memory=MEMORY_PER_TASK, max_retries=1)
+    packs = list(pack(manifest.videos))
+    pending = {task.remote(pieces, cfg, folder, quality): pieces for pieces in packs}
+    shards, failed = [], list(manifest.rejected)
+    while pending:
+        (done,), _ = ray.wait(list(pending), num_returns=1)
+        pieces = pending.pop(done)
+        try:
+            shard = ray.get(done)
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+            if len(pieces) > 1:  # a decoder crashed: alone, each can only blame itself
+                pending |= {task.remote([one], cfg, folder, quality): [one] for one in pieces}
+            else:
+                uri = pieces[0].video.uri
+                failed.append(Rejected(uri, "crashed", f"{uri}: the decoder crashed; re-encode it"))
+            continue
+        shards.append(shard)
+        failed += shard.failed
+        say(f"{shard.name}: {sum(part.count for _, part in shard.parts)} frames")
+    index = _index(cfg, quality, manifest.videos, shards, failed)
+    if not index.videos:
+        raise EmptyBucketError(f"{cfg.videos}: no video could be prepared: {failed[0].message}")
+    write_index(index, folder, cfg.s3_endpoint)
+    return index
+
+
+def pack(videos: Sequence[VideoRow], most: int = FRAMES_PER_SHARD) -> Iterator[list[Piece]]:
+    """The videos' frames, in order, in packs of up to `most` frames."""
+    held: list[Piece] = []
+    room = most
+    for video in videos:
+        first = 0
+        while first < video.frames:
+            # A video goes on in the next shard only if it is longer than one.
+            if held and room < min(video.frames - first, most):
+                yield held
+                held, room = [], most
+            count = min(video.frames - first, room)
+            held.append(Piece(video, first, count))
+            first, room = first + count, room - count
+    if held:
+        yield held
+
+
+def write_shard(pieces: Sequence[Piece], cfg: DataConfig, folder: str, quality: int) -> Shard:
+    """Decode, scale, encode and publish; or tell what is there already. Raises StorageError."""
+    cv2.setNumThreads(1)
+    name = f"shard-{shard_digest(pieces, cfg, quality)}.parquet"
+    uri = storage.join(folder, name)
+    if with_retries(lambda: storage.exists(uri, cfg.s3_endpoint)):
+        return _contents(name, uri, cfg.s3_endpoint)
+    parts: list[tuple[str, Part]] = []
+    sizes: dict[str, tuple[int, int]] = {}
+    failed: list[Rejected] = []
+    schema = pa.schema({"uri": pa.string(), "first": pa.int64(), "frames": pa.list_(pa.binary())})
+    with tempfile.TemporaryDirectory(prefix="cssta-") as scratch:
+        local = Path(scratch) / name
+        # (JPEG does not compress further, and plain pages are read fastest)
+        with parquet.ParquetWriter(
+            local, schema, compression="none", use_dictionary=False, write_statistics=False
+        ) as writer:
+            row = 0
+            for piece in pieces:
+                part = Part(name, row, piece.first, piece.count)
+                try:
+                    for first, frames, size in _encoded(piece, cfg, quality):
+                        rows = {"uri": [piece.video.uri], "first": [first], "frames": [frames]}
+                        writer.write_table(pa.table(rows, schema), row_group_size=1)
+                        row += 1
+                        sizes[piece.video.uri] = size
+                except Exception as error:  # the file's fault; what was written of it is not used
+                    if getattr(error, "transient", False):
+                        raise  # the storage's, which may be well again next time
+                    failed.append(rejected_video(piece.video.uri, error))
+                else:
+                    parts.append((piece.video.uri, part))
+            shard = Shard(name, tuple(parts), sizes, tuple(failed))
+            writer.add_key_value_metadata({CONTENT: json.dumps(asdict(shard))})
+        with_retries(lambda: storage.publish(local, uri, cfg.s3_endpoint))
+    return shard
+
+
+def shard_digest(pieces: Sequence[Piece], cfg: DataConfig, quality: int) -> str:
+    """Sixteen hex digits over what decides a shard's content."""
+    decisive = [cfg.height, cfg.width, quality, FRAMES_PER_ROW]
+    decisive += [[p.video.uri, p.video.frames, p.first, p.count] for p in pieces]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
+
+
+def _encoded(
+    piece: Piece, cfg: DataConfig, quality: int
+) -> Iterator[tuple[int, list[bytes], tuple[int, int]]]:
+    """First frame's number, JPEGs and their (height, width), FRAMES_PER_ROW frames at a time."""
+    with storage.local_copy(piece.video.uri, s3_endpoint=cfg.s3_endpoint) as path:
+        end = piece.first + piece.count
+        for start in range(piece.first, end, FRAMES_AT_ONCE):
+            frames = read_frames(path, range(start, min(start + FRAMES_AT_ONCE, end)))
+            height, width = cover_size(*frames.shape[1:3], cfg.height, cfg.width)
+            for first in range(0, len(frames), FRAMES_PER_ROW):
+                some = frames[first : first + FRAMES_PER_ROW]
+                jpegs = [_jpeg(frame, height, width, quality) for frame in some]
+                yield start + first, jpegs, (height, width)
+
+
+def cover_size(height: int, width: int, least_height: int, least_width: int) -> tuple[int, int]:
+    """The size to which a frame is scaled so that it just covers the least one; never larger."""
+    scale = min(max(least_height / height, least_width / width), 1.0)
+    return max(math.ceil(height * scale - 1e-6), 1), max(math.ceil(width * scale - 1e-6), 1)
+
+
+def _jpeg(frame: np.ndarray, height: int, width: int, quality: int) -> bytes:
+    if frame.shape[:2] != (height, width):
+        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def _contents(name: str, uri: str, s3_endpoint: str | None) -> Shard:
+    system, path = storage.filesystem(uri, s3_endpoint)
+    with system.open_input_file(path) as file:
+        found = json.loads(parquet.ParquetFile(file).metadata.metadata[CONTENT])
+    return Shard(
+        name,
+        tuple((video, Part(**part)) for video, part in found["parts"]),
+        {video: tuple(size) for video, size in found["sizes"].items()},
+        tuple(Rejected(**bad) for bad in found["failed"]),
+    )
+
+
+def _index(
+    cfg: DataConfig,
+    quality: int,
+    videos: Sequence[VideoRow],
+    shards: Sequence[Shard],
+    failed: Sequence[Rejected],
+) -> Index:
+    parts: dict[str, list[Part]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for shard in shards:
+        sizes |= shard.sizes
+        for uri, part in shard.parts:
+            parts.setdefault(uri, []).append(part)
+    bad = {one.uri for one in failed}
+    kept = [
+        PreparedVideo(
+            video.uri,
+            video.frames,
+            str(video.fps),
+            *sizes[video.uri],
+            tuple(sorted(parts[video.uri], key=lambda part: part.first)),
+        )
+        for video in videos
+        if video.uri not in bad
+    ]
+    content = [[asdict(video) for video in kept], cfg.height, cfg.width, quality]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    rejected = tuple(sorted({one.uri: one for one in failed}.values(), key=lambda one: one.uri))
+    return Index(cfg.height, cfg.width, quality, digest, tuple(kept), rejected)

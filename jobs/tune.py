@@ -3,20 +3,26 @@
     python jobs/tune.py --config jobs/configs/demo.yaml --set tune.trials=20
 
 Finished trials are kept in the study's database: after an interruption run the same command again.
-`jobs/train_all.py --best-of STUDY` trains with the best weights found.
+`jobs/train_all.py --losses FILE` trains with the best weights found.
 """
 
 from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from functools import partial
 
+import numpy as np
 from command_line import connect, job_parser, run_job
 
 from pipelines.config import JobConfig
+from pipelines.config_types import absolute
+from pipelines.storage import local_copy
 from pipelines.tracking import JobRun
 from pipelines.trial import trial_objective
-from pipelines.tune import TrialRow, log_trial, search
+from pipelines.tune import TrialRow, search
+from pipelines.tune_check import check_best
+from pipelines.tune_report import log_study, log_trial
 
 
 def tune(cfg: JobConfig, options: Namespace) -> None:
@@ -28,17 +34,27 @@ def tune(cfg: JobConfig, options: Namespace) -> None:
         def on_trial(row: TrialRow) -> None:
             weights = ", ".join(f"{key} {value:.4g}" for key, value in row.params.items())
             outcome = row.message or f"hole PSNR {row.score:.3f} dB"
+            outcome += f", pruned at step {row.pruned_at}" if row.pruned_at else ""
             print(f"trial {row.number}: {outcome} ({weights}; {row.seconds:.1f} s)", flush=True)
             log_trial(run, row)
 
-        summary = search(cfg, objective, on_trial=on_trial)
+        summary = search(cfg, objective, on_trial=on_trial, on_study=partial(log_study, run))
         run.log_metrics({"best_score": summary.best_score, "trials": summary.finished})
-        if summary.best_file:
-            run.log_file(summary.best_file)
-    print(summary.text())
+        with local_copy(summary.best_file, s3_endpoint=cfg.data.s3_endpoint) as best:
+            run.log_file(best)
+        print(summary.text(), flush=True)
+        if options.check:
+            check = check_best(cfg, summary.best_params, absolute(options.check), options.seeds)
+            run.log_metrics({"check_gain": float(np.mean(check.gains))})
+            run.set_tags({"check": check.text()})
+            print(check.text())
     print(f"MLflow run {run.run_id} at {run.tracking_uri}")
-    print(f"train with it: python jobs/train_all.py --best-of {cfg.tune.study} --config ...")
+    print(f"train with it: python jobs/train_all.py --losses {summary.best_file} --config ...")
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(tune, job_parser(__doc__)))
+    parser = job_parser(__doc__)
+    parser.add_argument("--check", metavar="VIDEOS", help="compare the best with the configured "
+                        "weights on these videos, which the search has not seen")  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=3, help="trainings per side of the check")
+    sys.exit(run_job(tune, parser))

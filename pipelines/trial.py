@@ -2,13 +2,13 @@
 
 All trials of a search start from the same weights, see the same clips in the same order and are
 scored on the same held-out clips, so that only the loss weights make a difference. The score is
-hole PSNR, which does not depend on them.
+hole PSNR, which does not depend on them; it is reported on the way too, for pruning.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,7 +23,7 @@ from cssta.im2im import Im2Im
 from cssta.inpainting import InpaintingNetwork
 from cssta.losses import LossWeights
 from cssta.metrics import psnr
-from cssta.training import Im2ImStage, InpainterStage, Settings, Stage
+from cssta.training import Im2ImStage, InpainterStage, Settings, Stage, seed_step
 from cssta.video import VideoError
 from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipRow, object_sequences, plan_clips
@@ -35,9 +35,6 @@ from pipelines.storage import StorageError, list_videos
 from pipelines.tracking import tracking_uri
 
 log = logging.getLogger(__name__)
-
-SCORED_CLIPS = 8
-"""Held-out clips that a trial is scored on."""
 
 
 class TrialError(ValueError):
@@ -65,13 +62,18 @@ def trial_objective(cfg: JobConfig) -> partial[float]:
     server = tracking_uri(cfg) if (cfg.model.init or "").startswith("models:/") else None
     config, weights, _ = initial_weights(cfg, server)
     manifest = build_manifest(list_videos(cfg.data.videos, endpoint), endpoint)
-    options = {"num_cpus": cfg.cluster.cpus_per_worker, "num_gpus": 1 if _wants_gpu(cfg) else 0}
-    start = ray.remote(prepare_trials).options(**options).remote(cfg, manifest, config, weights)
+    prepare = ray.remote(prepare_trials).options(**trial_options(cfg))
+    start = prepare.remote(cfg, manifest, config, weights)
     try:
         ray.get(start)
     except ray.exceptions.RayTaskError as error:
         raise TrialError(f"trials cannot be prepared: {error.cause or error}") from error
     return partial(trial_score, start)
+
+
+def trial_options(cfg: JobConfig) -> dict[str, float]:
+    """What a task that trains by itself takes of the cluster."""
+    return {"num_cpus": cfg.cluster.cpus_per_worker, "num_gpus": 1 if _wants_gpu(cfg) else 0}
 
 
 def prepare_trials(
@@ -91,7 +93,7 @@ def prepare_trials(
         cfg.data.model_copy(update={"flip": False}),
         cfg.seed + 1,
         0,
-        clips=SCORED_CLIPS,
+        clips=cfg.tune.clips,
         objects=objects,
     )
     torch.manual_seed(cfg.seed)
@@ -108,12 +110,16 @@ def prepare_trials(
 
 
 def trial_score(
-    start: TrialStart | ray.ObjectRef, params: dict[str, float], cfg: JobConfig
+    start: TrialStart | ray.ObjectRef,
+    params: dict[str, float],
+    cfg: JobConfig,
+    report: Callable[[int, float], None] = lambda step, score: None,
 ) -> float:
     """Mean hole PSNR (dB) over the scored clips after `cfg.tune.steps` steps; higher is better.
 
-    `params` replace the configured loss weights of the same name. Raises DivergedError, or
-    TrialError if no clip could be read.
+    `params` replace the configured loss weights of the same name; `report` is told the score every
+    `cfg.tune.score_every` steps before the last. Raises DivergedError, TrialError if no clip could
+    be read, and what `report` raises.
     """
     start = ray.get(start) if isinstance(start, ray.ObjectRef) else start
     torch.manual_seed(cfg.seed)
@@ -125,7 +131,10 @@ def trial_score(
         pick_device(None if cfg.cluster.use_gpu else "cpu"),
         teacher=_unpack(start.im2im, Im2Im(start.config)),
     )
-    _train(stage, start.training, cfg.tune.steps, cfg.stages.inpainter.batch_size, cfg.data)
+    every = cfg.tune.score_every or max(1, cfg.tune.steps // 4)
+    for step in _train(stage, start.training, cfg.tune.steps, cfg.stages.inpainter, cfg):
+        if step % every == 0 and step < cfg.tune.steps:
+            report(step, hole_psnr(stage, start.scored, cfg.data))
     return hole_psnr(stage, start.scored, cfg.data)
 
 
@@ -147,16 +156,20 @@ def _train_teacher(cfg: JobConfig, config: ModelConfig, rows: tuple[ClipRow, ...
         LossWeights(**cfg.losses.model_dump()),
         pick_device(None if cfg.cluster.use_gpu else "cpu"),
     )
-    _train(stage, rows, cfg.tune.steps, cfg.stages.im2im.batch_size, cfg.data)
+    for _ in _train(stage, rows, cfg.tune.steps, cfg.stages.im2im, cfg):
+        pass
     return stage.exported
 
 
 def _train(
-    stage: Stage, rows: tuple[ClipRow, ...], steps: int, batch_size: int, data: DataConfig
-) -> None:
-    batches = _batches(rows, batch_size, data, rounds=None)
-    for _ in range(steps):
+    stage: Stage, rows: tuple[ClipRow, ...], steps: int, section: StageConfig, cfg: JobConfig
+) -> Iterator[int]:
+    """Train; yields the number of steps done after each."""
+    batches = _batches(rows, section.batch_size, cfg.data, rounds=None)
+    while stage.steps < steps:
+        seed_step(cfg.seed, stage.steps)
         stage.step(next(batches))
+        yield stage.steps
 
 
 def _batches(

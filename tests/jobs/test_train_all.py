@@ -102,6 +102,14 @@ def test_best_of_takes_a_studys_weights(
     assert run.info.status == "FAILED"
 
 
+def test_a_file_without_loss_weights_is_one_line(run_job, write_config, tmp_path: Path):
+    config = write_config({})
+    done = run_job("train_all", "--config", config, "--losses", config)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert f"error: {config}: is no file of loss weights" in line
+
+
 def test_best_of_an_unknown_study_names_the_known(run_job, write_config, study):
     done = run_job("train_all", "--config", write_config({}), "--best-of", "others")
     assert done.returncode == 1

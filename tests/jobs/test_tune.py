@@ -20,10 +20,12 @@ def test_searches_and_writes_the_best(
             "tune": {"trials": 2, "steps": 1, "parallel": 2, "study": "small"},
         }
     )
-    done = run_job("tune", "--config", config, address=cluster_address)
+    check = ("--check", small_videos, "--seeds", "1")
+    done = run_job("tune", "--config", config, *check, address=cluster_address)
     assert done.returncode == 0, done.stderr
     assert "trial 0: hole PSNR" in done.stdout and "trial 1: hole PSNR" in done.stdout
-    assert "2 trials finished, 0 failed" in done.stdout
+    assert "2 trials finished, 0 pruned, 0 failed" in done.stdout
+    assert "checked on 2 other videos from 1 other seeds: hole PSNR" in done.stdout
     best = tmp_path / "runs/tune/small/best.yaml"
     assert str(best) in done.stdout
     assert yaml.safe_load(best.read_text())["losses"].keys() == {

@@ -15,8 +15,11 @@ import pytest
 import yaml
 
 from pipelines.config import JobConfig
+from pipelines.study import TuneError, best_params, study_storage
 from pipelines.tracking import JobRun
-from pipelines.tune import TuneError, best_params, log_trial, search, study_storage
+from pipelines.tune import search
+from pipelines.tune_report import log_study, log_trial
+from pipelines.tuned_losses import read_losses
 
 pytestmark = pytest.mark.cluster
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -37,7 +40,7 @@ def trials(cfg: JobConfig) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_finds_a_planted_optimum(ray_cluster, tmp_path: Path):
-    def objective(params, cfg):
+    def objective(params, cfg, report):
         import math
 
         # Best at lambda_r 2 and delta 40; both ranges span two decades or more.
@@ -58,13 +61,79 @@ def test_finds_a_planted_optimum(ray_cluster, tmp_path: Path):
     assert summary.best_score == max(row.score for row in summary.rows)
     assert best_params(summary.storage, "planted") == summary.best_params
     # The file fits into a job's configuration as it is.
-    losses = yaml.safe_load(summary.best_file.read_text())["losses"]
+    losses = yaml.safe_load(Path(summary.best_file).read_text())["losses"]
     again = JobConfig.parse({"data": {"videos": "x"}, "losses": losses})
     assert again.losses.delta == summary.best_params["delta"]
 
 
+def test_trials_that_fall_behind_are_pruned(ray_cluster, tmp_path: Path, mlflow_uri: str):
+    from mlflow import MlflowClient
+
+    def objective(params, cfg, report):
+        for step in (10, 20, 30):  # the nearer to 40, the higher, all the way
+            report(step, step - abs(params["delta"] - 40))
+        return 40 - abs(params["delta"] - 40)
+
+    others = dict.fromkeys(("lambda_r", "lambda_f", "lambda_g"))
+    cfg = make_config(tmp_path, trials=24, startup_trials=4, ranges={"delta": [1, 300], **others})
+    cfg = JobConfig.parse(cfg.to_dict() | {"tracking": {"uri": mlflow_uri}})
+    with JobRun.start(cfg, job="tune") as run:
+        summary = search(
+            cfg,
+            objective,
+            on_trial=lambda row: log_trial(run, row),
+            on_study=lambda study: log_study(run, study),
+        )
+    pruned = [row for row in summary.rows if row.pruned_at]
+    assert summary.pruned == len(pruned) >= 4 and summary.failed == 0
+    assert summary.pruned + summary.finished == 24 == len(summary.rows)
+    for row in pruned:  # with the score that it had, and no message: it did not fail
+        assert row.pruned_at in (10, 20, 30) and not row.message
+        assert row.score == row.pruned_at - abs(row.params["delta"] - 40)
+        assert row.history[-1] == (row.pruned_at, row.score)
+    assert max(row.score for row in pruned) < summary.best_score
+    assert summary.best_params["delta"] == pytest.approx(40, rel=0.25)
+    # The configured weights are the first trial: the best is never worse than they are.
+    assert min(summary.rows, key=lambda row: row.number).params == {"delta": 100.0}
+    # Pruned trials are spent like finished ones.
+    assert search(cfg, objective).rows == ()
+
+    client = MlflowClient(mlflow_uri)
+    parent = f"tags.`mlflow.parentRunId` = '{run.run_id}'"
+    children = {c.info.run_name: c for c in client.search_runs([run.experiment_id], parent)}
+    for row in summary.rows:
+        child = children[f"trial-{row.number}"]
+        assert child.info.status == ("KILLED" if row.pruned_at else "FINISHED")
+        assert ("score" in child.data.metrics) == (not row.pruned_at)
+        points = client.get_metric_history(child.info.run_id, "intermediate_score")
+        assert tuple((point.step, point.value) for point in points) == row.history
+    plots = {Path(a.path).name for a in client.list_artifacts(run.run_id, "plots")}
+    assert plots >= {"history.png", "importance.png", "intermediate.png"}
+
+
+def test_without_pruning_every_trial_finishes(ray_cluster, tmp_path: Path):
+    def objective(params, cfg, report):
+        report(1, params["delta"])
+        return params["delta"]
+
+    cfg = make_config(tmp_path, trials=8, startup_trials=1, prune=False)
+    assert search(cfg, objective).finished == 8
+
+
+def test_the_best_is_written_to_a_bucket_too(ray_cluster, tmp_path: Path, s3_bucket, s3_server):
+    database = f"sqlite:///{tmp_path}/optuna.db"
+    cfg = make_config(tmp_path, trials=2, storage=database, ranges={"delta": [1, 300]})
+    data = {"videos": "s3://bucket/in", "s3_endpoint": s3_server}
+    cluster = {"storage": f"{s3_bucket}/runs", "cpus_per_worker": 0.5}
+    cfg = JobConfig.parse(cfg.to_dict() | {"data": data, "cluster": cluster})
+    summary = search(cfg, lambda params, cfg, report: params["delta"])
+    assert summary.best_file == "s3://bucket/runs/tune/planted/best.yaml"
+    found = read_losses(summary.best_file, s3_server)
+    assert found == cfg.losses.model_dump() | summary.best_params
+
+
 def test_trials_run_beside_each_other(ray_cluster, tmp_path: Path):
-    def objective(params, cfg):
+    def objective(params, cfg, report):
         import time
 
         started = time.time()
@@ -87,7 +156,7 @@ def test_trials_run_beside_each_other(ray_cluster, tmp_path: Path):
 
 
 def test_failed_trials_are_counted_and_named(ray_cluster, tmp_path: Path):
-    def objective(params, cfg):
+    def objective(params, cfg, report):
         if params["delta"] > 150:
             raise RuntimeError("diverged")
         return float("nan") if params["delta"] > 100 else -params["delta"]
@@ -106,7 +175,7 @@ def test_failed_trials_are_counted_and_named(ray_cluster, tmp_path: Path):
 
 
 def test_a_search_without_any_success_says_why(ray_cluster, tmp_path: Path):
-    def objective(params, cfg):
+    def objective(params, cfg, report):
         raise RuntimeError("no such dataset")
 
     cfg = make_config(tmp_path, trials=2)
@@ -119,7 +188,7 @@ def test_a_search_without_any_success_says_why(ray_cluster, tmp_path: Path):
 def test_every_trial_is_a_child_run(ray_cluster, tmp_path: Path, mlflow_uri: str):
     from mlflow import MlflowClient
 
-    def objective(params, cfg):
+    def objective(params, cfg, report):
         if params["delta"] > 100:
             raise RuntimeError("diverged")
         return params["delta"]
@@ -146,7 +215,7 @@ def test_every_trial_is_a_child_run(ray_cluster, tmp_path: Path, mlflow_uri: str
 
 def test_unknown_study_names_the_known_ones(ray_cluster, tmp_path: Path):
     cfg = make_config(tmp_path, trials=1)
-    search(cfg, lambda params, cfg: 1.0)
+    search(cfg, lambda params, cfg, report: 1.0)
     with pytest.raises(TuneError, match=r"'other'.*known: planted"):
         best_params(study_storage(cfg), "other")
 
@@ -167,7 +236,7 @@ import ray
 from pipelines.config import JobConfig
 from pipelines.tune import search
 
-def objective(params, cfg):
+def objective(params, cfg, report):
     time.sleep(0.4)
     return -abs(params["delta"] - 50)
 

@@ -53,7 +53,7 @@ class Manifest:
     videos: tuple[VideoRow, ...]
     rejected: tuple[Rejected, ...] = ()
     digest: str = ""
-    """Of the frames themselves, where they were prepared; of videos their addresses have to do."""
+    """Of the footage itself, where it has been taken (`content_digest`, or of prepared frames)."""
 
     def describe(self) -> str:
         """One line for people: how many there are, and which were rejected why."""

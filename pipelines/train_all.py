@@ -17,6 +17,7 @@ from pipelines.batch_plan import plan_batch
 from pipelines.batch_record import ModelIdentity
 from pipelines.batch_summary import STATUSES
 from pipelines.config import JobConfig
+from pipelines.content_digest import content_digest
 from pipelines.eval_summary import EvalSummary
 from pipelines.evaluate import evaluate_model
 from pipelines.failures import Failures, most_failures
@@ -137,7 +138,8 @@ def find_videos(cfg: JobConfig, say: Say) -> Videos:
     everything = find_footage(cfg.data)
     say(f"{cfg.data.prepared or cfg.data.videos}: {everything.describe()}")
     training, held_out = split(everything, cfg.data.validation_fraction, cfg.seed)
-    training = Manifest(training.videos, everything.rejected)
+    digest = everything.digest or content_digest([v.uri for v in training.videos], endpoint)
+    training = Manifest(training.videos, everything.rejected, digest)
     say(f"{len(training.videos)} to train on, {len(held_out.videos)} held out")
     files = len(everything.videos) + len(everything.rejected)
     limit = most_failures(cfg.data.max_failures, files)

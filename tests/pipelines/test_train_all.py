@@ -4,6 +4,7 @@ ones run in tests/jobs/test_train_all.py and tests/jobs/test_real_footage.py."""
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cssta.evaluation.provenance import describe_model
 from cssta.im2im import Im2Im
 from cssta.inpainting import InpaintingNetwork
 from cssta.temporal import TemporalNetwork
+from cssta.video import probe, read_frames, write_video
 from pipelines import train_all as module
 from pipelines.batch_plan import BatchError
 from pipelines.config import JobConfig
@@ -25,8 +27,8 @@ from pipelines.failures import TooManyFailuresError
 from pipelines.manifest import Rejected
 from pipelines.registry import resolve
 from pipelines.storage import EmptyBucketError, StorageError
-from pipelines.train_all import train_all
-from pipelines.train_stage import STAGES, StageError, StageResult
+from pipelines.train_all import find_videos, train_all
+from pipelines.train_stage import STAGES, StageError, StageResult, stage_digest
 
 TINY = ModelConfig.preset("tiny")
 
@@ -125,6 +127,26 @@ def test_stages_in_order_then_one_registered_version(
     assert any("already evaluated and registered" in line for line in said)
     client.delete_model_version("cssta", "1")
     assert train_all(cfg, say=said.append).model.version == "2"
+
+
+@pytest.mark.cluster
+def test_other_footage_under_the_same_names_is_other_training(
+    ray_cluster, make_config, video_folder, tmp_path
+):
+    copy = tmp_path / "videos"
+    shutil.copytree(video_folder, copy)
+    cfg = make_config(data={"videos": str(copy), "height": 32, "width": 32})
+
+    def digest() -> str:
+        videos = find_videos(cfg, say=lambda line: None)
+        return stage_digest(cfg, "im2im", TINY, {}, videos.training)
+
+    before = digest()
+    assert digest() == before
+    for name in "abcde":  # (some one is held out, and does not decide)
+        frames = read_frames(copy / f"{name}.mp4", range(probe(copy / f"{name}.mp4").frames))
+        write_video(copy / f"{name}.mp4", 255 - frames, 24)
+    assert digest() != before
 
 
 @pytest.mark.cluster

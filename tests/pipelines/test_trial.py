@@ -86,9 +86,9 @@ def test_trials_train_with_the_stages_own_settings():
 
 def test_more_training_scores_higher(video_folder, manifest, tmp_path: Path):
     scores = []
-    for steps in (1, 40):  # (against a discriminator it takes more)
+    for steps in (1, 120):  # (after 40, the discriminator still throws it about)
         cfg = make_config(video_folder, tmp_path, steps=steps)
-        scores.append(trial_score(prepare(cfg, manifest), {"lambda_g": 0.0}, cfg))
+        scores.append(trial_score(prepare(cfg, manifest), {}, cfg))
     assert scores[1] > scores[0] + 1
 
 

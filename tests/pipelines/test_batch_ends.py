@@ -47,6 +47,7 @@ def test_work_that_cannot_be_removed_is_told(tmp_path: Path, monkeypatch, caplog
 
 def test_one_batch_at_a_time_on_an_output(tmp_path: Path):
     (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.yaml").write_text("format: 1")
     (tmp_path / "model/weights.safetensors").write_bytes(b"weights")
     cfg = config(tmp_path)  # (its input does not even exist: nothing is looked at)
     with Lease(cfg.inference.output), pytest.raises(LeaseError, match="another batch"):

@@ -1,4 +1,4 @@
-"""A batch survives the death of a node and of its driver (see `kill_batch`).
+"""A batch survives the death of a node and of the head with its driver (see `kill_batch`).
 
 Processes that die are in `test_batch.py`.
 """
@@ -19,7 +19,7 @@ def test_what_is_killed_on_the_way_changes_nothing():
     """One batch in which each is killed once; `make kill-batch` kills at 20 random moments."""
     command = [sys.executable, "-m", "tests.pipelines.kill_batch", "--rounds", "1", "--plain"]
     done = subprocess.run(
-        [*command, "--kills", os.environ.get("CSSTA_KILLS", "node,driver")],
+        [*command, "--kills", os.environ.get("CSSTA_KILLS", "node,head")],
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,

@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 
 from pipelines.config import JobConfig
+from pipelines.shown_uri import shown
 
 
 class TuneError(ValueError):
@@ -22,7 +23,7 @@ def study_storage(cfg: JobConfig) -> str:
     if "://" in cfg.cluster.storage:
         raise TuneError(
             f"cluster.storage {cfg.cluster.storage} cannot hold a database: "
-            "set tune.storage to an Optuna URL such as postgresql://user@host/optuna"
+            "set tune.storage to an Optuna URL such as postgresql+psycopg://user@host/optuna"
         )
     folder = Path(cfg.cluster.storage)
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def best_params(storage: str, study: str) -> dict[str, float]:
         known = optuna.get_all_study_names(database)
         if study not in known:
             raise TuneError(
-                f"no study {study!r} in {storage}; known: {', '.join(known) or 'none'}; "
+                f"no study {study!r} in {shown(storage)}; known: {', '.join(known) or 'none'}; "
                 "run jobs/tune.py first"
             )
         return dict(best_trial(optuna.load_study(study_name=study, storage=database)).params)
@@ -53,11 +54,11 @@ def open_storage(url: str) -> Iterator[optuna.storages.RDBStorage]:
         database = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
     except ImportError as error:
         raise TuneError(
-            f"tune.storage {url} needs a database driver ({error}); for Postgres: "
-            "pip install psycopg2-binary, or write postgresql+psycopg:// and install psycopg"
+            f"tune.storage {shown(url)}: its database driver is missing; for Postgres write "
+            "postgresql+psycopg://user@host/database and pip install 'psycopg[binary]'"
         ) from error
     except Exception as error:
-        raise TuneError(f"tune.storage {url} cannot be opened: {error}") from error
+        raise TuneError(f"tune.storage {shown(url)} cannot be opened: {error}") from error
     try:
         yield database
     finally:  # so that the file can be moved or removed at once

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from pipelines.config import ConfigError, JobConfig
+from pipelines.shown_uri import shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,10 +62,10 @@ class Run:
         self.experiment_id = experiment_id
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Parameters of any type, as text."""
+        """Parameters of any type, as text, without passwords of addresses."""
         from mlflow.entities import Param
 
-        entities = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in params.items()]
+        entities = [Param(key, shown(str(value))[:_PARAM_LENGTH]) for key, value in params.items()]
         for start in range(0, len(entities), _PARAMS_PER_CALL):
             chunk = entities[start : start + _PARAMS_PER_CALL]
             self._try(lambda client, chunk=chunk: client.log_batch(self.run_id, params=chunk))
@@ -140,7 +141,7 @@ class JobRun(Run):
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(
-                f"tracking.uri: MLflow at {uri} cannot be used ({reason}); "
+                f"tracking.uri: MLflow at {shown(uri)} cannot be used ({reason}); "
                 "start the server or set another tracking.uri"
             ) from error
         started = cls(uri, run.info.run_id, experiment)

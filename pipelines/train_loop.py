@@ -114,7 +114,7 @@ def _run(task: StageTask, stage: Stage, rank: int, world: int, validation: list[
         metrics = _means(recent) | {
             "step": stage.steps,
             "learning_rate": stage.optimiser.learning_rate,
-            "skipped_steps": stage.optimiser.skipped,
+            "skipped_steps": stage.skipped,
             "steps_per_second": len(recent) / elapsed,
             "data_wait_share": waited / elapsed,
         }

@@ -24,6 +24,7 @@ from optuna.trial import Trial, TrialState
 
 from pipelines import storage as files
 from pipelines.config import JobConfig
+from pipelines.shown_uri import shown
 from pipelines.study import TuneError, best_trial, open_storage, study_storage
 from pipelines.trial_reports import Board, PrunedError, Reporter, Score
 from pipelines.tuned_losses import write_losses
@@ -70,7 +71,7 @@ class TuneSummary:
         """The outcome for a person."""
         found = ", ".join(f"{key} {value:.4g}" for key, value in self.best_params.items())
         lines = [
-            f"study {self.study} in {self.storage}",
+            f"study {self.study} in {shown(self.storage)}",
             f"{self.finished} trials finished, {self.pruned} pruned, {self.failed} failed, "
             f"{len(self.rows)} run now",
             f"best score {self.best_score:.4f} with {found}",

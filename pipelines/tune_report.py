@@ -68,7 +68,7 @@ def draw_study(study: optuna.Study, folder: Path) -> list[Path]:
             figure = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
             figure.savefig(folder / f"{name}.png", bbox_inches="tight")
             figure.clear()
-        except (ValueError, RuntimeError, ImportError) as error:  # all trials alike, no matplotlib, ...
+        except (ValueError, RuntimeError, ImportError) as error:  # (or trials all alike)
             logger.warning("no plot of the study's %s: %s", name, error)
         else:
             drawn.append(folder / f"{name}.png")

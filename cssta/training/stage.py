@@ -118,6 +118,11 @@ class Stage(ABC):
             self.discriminator_optimiser.schedule.step()
 
     @property
+    def skipped(self) -> int:
+        """Updates left out because loss or gradient was not finite, the discriminator's too."""
+        return sum(optimiser.skipped for optimiser in self._optimisers().values())
+
+    @property
     def exported(self) -> nn.Module:
         """The network to validate and to ship: the average where there is one."""
         return self.network if self.average is None else self.average.module

@@ -25,6 +25,17 @@ def test_a_submitted_job_trains_registers_and_completes(whole_job):
         steps = getattr(cfg.stages, name).steps
         assert re.search(rf"^  {name} {steps}/{steps}  loss [-\d.]+", output, re.MULTILINE)
         assert re.search(rf"^stage {name}: \d+ s, loss", output, re.MULTILINE)
+    for child in whole_job.client.search_runs(
+        [whole_job.client.get_run(whole_job.run_id).info.experiment_id],
+        f"tags.`mlflow.parentRunId` = '{whole_job.run_id}'",
+    ):
+        steps = getattr(cfg.stages, child.info.run_name).steps
+        losses = whole_job.client.get_metric_history(child.info.run_id, "loss")
+        assert max(point.step for point in losses) == steps
+        scores = {"validation_psnr", "validation_ssim", "validation_hole_psnr"}
+        assert scores <= child.data.metrics.keys()
+        pictures = whole_job.client.list_artifacts(child.info.run_id, f"pictures/step-{steps:06d}")
+        assert [Path(picture.path).name for picture in pictures] == ["validation.png"]
     assert "5 videos" in output and "rejected (unreadable)" in output and "notes.mp4" in output
     assert "registered: models:/cssta/1, also as models:/cssta@champion" in output
     assert "3 videos: 2 done" in output and "1 failed" in output

@@ -97,32 +97,10 @@ def stage(folder: Path, output: Path) -> tuple:
 
 def plain(folder: Path, output: Path) -> None:
     """The same training in this process: a loop over clips that are loaded as they are planned."""
-    import torch
+    from tests.pipelines.plain_training import train_plain
 
-    from cssta.losses import LossWeights
-    from cssta.training import seed_step
-    from pipelines.checkpoints import Checkpoints
-    from pipelines.clip_loading import load_clip
-    from pipelines.clip_plan import plan_clips
-    from pipelines.train_loop import StageTask, _follow_schedule, build_stage
-
-    cfg, model, weights, videos = stage(folder, output)
-    torch.set_num_threads(1)
-    torch.manual_seed(cfg.seed)
-    section, losses = cfg.stages.inpainter, LossWeights(**cfg.losses.model_dump())
-    store = Checkpoints(str(output))
-    task = StageTask(
-        "inpainter", model, section, losses, cfg.data, cfg.seed, 1, weights, (), store
-    )  # fmt: skip
-    training = build_stage(task, torch.device("cpu"), lambda network: network)
-    epochs = range(1 + STEPS // cfg.data.clips_per_epoch)
-    rows = [row for n in epochs for row in plan_clips(videos.training, cfg.data, cfg.seed, n)]
-    for row in rows[:STEPS]:
-        clip = load_clip(row, cfg.data)
-        seed_step(cfg.seed, training.steps)
-        training.step({key: clip[key][None] for key in ("frames", "masks")})
-        _follow_schedule(task, training, world=1)
-    training.save(output)
+    cfg, model, _, videos = stage(folder, output)
+    train_plain(cfg, "inpainter", model, videos.training).save(output)
 
 
 class Trial:

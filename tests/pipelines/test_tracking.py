@@ -43,6 +43,7 @@ def test_what_is_logged_is_there(cfg: JobConfig, tmp_path: Path, monkeypatch):
     picture[..., 0] = 255
     with JobRun.start(cfg) as job:
         job.log_params({f"p{i}": i for i in range(150)} | {"long": "x" * 9000})
+        job.log_params({"database": "postgresql://me:secret@host/optuna"})
         with job.stage("im2im") as stage:
             for step in (0, 10):
                 stage.log_step({"loss": 1.0 / (step + 1), "gan": float("nan")}, step)
@@ -57,6 +58,7 @@ def test_what_is_logged_is_there(cfg: JobConfig, tmp_path: Path, monkeypatch):
     assert parent.info.status == child.info.status == "FINISHED"
     assert parent.data.params["data.videos"] == "/v" and parent.data.params["p149"] == "149"
     assert len(parent.data.params["long"]) == 6000
+    assert parent.data.params["database"] == "postgresql://me:***@host/optuna"
     assert child.data.tags["mlflow.parentRunId"] == job.run_id
     assert [(m.step, m.value) for m in client.get_metric_history(stage.run_id, "loss")] == [
         (0, 1.0),

@@ -223,6 +223,9 @@ def test_unknown_study_names_the_known_ones(ray_cluster, tmp_path: Path):
 def test_storage_that_cannot_be_opened(tmp_path: Path):
     with pytest.raises(TuneError, match="cannot be opened"):
         best_params(f"sqlite:///{tmp_path}/missing-folder/optuna.db", "planted")
+    with pytest.raises(TuneError, match=r"nosuch://me:\*\*\*@host/o cannot be opened") as caught:
+        best_params("nosuch://me:secret@host/o", "planted")
+    assert "secret" not in str(caught.value)
     remote = make_config(tmp_path).model_copy(deep=True)
     remote = JobConfig.parse(remote.to_dict() | {"cluster": {"storage": "s3://bucket/runs"}})
     with pytest.raises(TuneError, match=r"tune\.storage"):

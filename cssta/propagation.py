@@ -80,8 +80,12 @@ class Propagation:
             2 `latency` + 2 frames are in memory at once, whatever the length.
         """
         items = (_Item.begin(frame, mask) for frame, mask in pairs)
-        for reach in self._reaches():
-            items = self._one_pass(items, reach)
+        reaches = self._reaches()
+        for number, reach in enumerate(reaches):
+            # Fine flow tells what can be trusted and joins the first colours; on what it has filled
+            # in, coarser flow does as well and costs less (DAVIS: +0.2 to 0.3 dB over all coarse).
+            fine = number < max(1, len(reaches) - 1)
+            items = self._one_pass(items, reach, fine)
         for item in items:
             yield item.filled, item.unseen if item.hole is None else self._wide(item.unseen)
 
@@ -93,13 +97,13 @@ class Propagation:
         core = cv2.erode(unseen.view(np.uint8), _square(self.speck), borderValue=1) > 0
         return np.isin(labels, np.unique(labels[core & unseen]))
 
-    def _one_pass(self, items: Iterable[_Item], reach: int) -> Iterator[_Item]:
+    def _one_pass(self, items: Iterable[_Item], reach: int, fine: bool) -> Iterator[_Item]:
         window: deque[_Item] = deque()
         links: deque[_Link] = deque()  # links[i] joins window[i] and window[i + 1]
         done = 0  # items of the window that have been handed on
         for item in items:
             if window:
-                links.append(_Link(window[-1], item, self.flow_side))
+                links.append(_Link(window[-1], item, self.flow_side, fine))
             window.append(item)
             if len(window) - done > reach:
                 yield self._complete(window, links, done, reach)
@@ -171,8 +175,8 @@ class _Item:
 class _Link:
     """Flow between two neighbours, estimated when first asked for."""
 
-    def __init__(self, earlier: _Item, later: _Item, side: int) -> None:
-        self.items, self.side = (earlier, later), side
+    def __init__(self, earlier: _Item, later: _Item, side: int, fine: bool) -> None:
+        self.items, self.side, self.fine = (earlier, later), side, fine
 
     @cached_property
     def forward(self) -> np.ndarray:
@@ -183,17 +187,20 @@ class _Link:
         return self._flow(*reversed(self.items))
 
     def _flow(self, start: _Item, end: _Item) -> np.ndarray:
-        return flow_between(start.filled, end.filled, start.unseen | end.unseen, self.side)
+        guessed = start.unseen | end.unseen
+        return flow_between(start.filled, end.filled, guessed, self.side, fine=self.fine)
 
 
-def flow_between(start: np.ndarray, end: np.ndarray, guessed: np.ndarray, side: int) -> np.ndarray:
+def flow_between(
+    start: np.ndarray, end: np.ndarray, guessed: np.ndarray, side: int, *, fine: bool = False
+) -> np.ndarray:
     """Flow from one frame (H, W, 3) to another, float32 (h, w, 2), in pixels of its own size.
 
     Frames are scaled so that the longer side has at most `side` pixels. Where pixels are only
-    `guessed`, bool (H, W), the flow is completed smoothly from around.
+    `guessed`, bool (H, W), the flow is completed smoothly from around. `fine`: see `estimate_flow`.
     """
     size = _flow_size(start.shape, side)
-    flow = estimate_flow(*(_small(_grey(frame), size) for frame in (start, end)))
+    flow = estimate_flow(*(_small(_grey(frame), size) for frame in (start, end)), fine=fine)
     if not guessed.any():
         return flow
     small = _small(guessed.view(np.uint8) * np.uint8(255), size) > 0

@@ -6,15 +6,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load as load_tensors
 
 from cssta.config import ModelConfig
 from pipelines import train_stage as module
 from pipelines.checkpoints import Checkpoints
 from pipelines.config import JobConfig
-from pipelines.manifest import Manifest, Rejected
+from pipelines.manifest import Manifest, Rejected, probe_video
 from pipelines.tracking import JobRun
 from pipelines.train_loop import PICTURE
 from pipelines.train_stage import StageError, StageLog, Videos, stage_digest, train_stage
+from tests.pipelines.kill_train import NoRun
+from tests.pipelines.plain_training import train_plain
 
 TINY = ModelConfig.preset("tiny")
 STEPS = 80
@@ -138,6 +142,24 @@ def test_a_validations_picture_is_logged(tmp_path, caplog):
     assert logged[1:] == [(b"a picture", "pictures/step-000010")]
     log.after_report(None, [{"step": 15, "validation_psnr": 20.0}], None)
     assert len(logged) == 3 and "no picture of step 15" in caplog.text
+
+
+@pytest.mark.cluster
+def test_two_workers_train_as_one_with_all_their_clips(ray_cluster, video_folder, tmp_path):
+    content = make_config(video_folder, tmp_path / "runs").to_dict()
+    how = {"steps": 3, "learning_rate": 1e-3, "targets": 1, "reference_dropout": 0.5}
+    content["stages"]["inpainter"] = how | {"ema": 0.9}
+    content["cluster"] |= {"workers": 2}
+    cfg = JobConfig.parse(content)
+    rows = tuple(probe_video(str(path)) for path in sorted(video_folder.glob("*.mp4")))
+    videos = Videos(Manifest(rows), Manifest(()))
+    result = train_stage(cfg, "inpainter", TINY, {}, videos, NoRun(), say=lambda line: None)
+    alone = train_plain(cfg, "inpainter", TINY, videos.training).exported.state_dict()
+    together = load_tensors(result.weights)
+    assert alone.keys() == together.keys()
+    for key, value in alone.items():
+        # (Adam divides by the gradients' size: where that is nearly 0, rounding counts.)
+        torch.testing.assert_close(together[key], value, rtol=1e-3, atol=2e-4, msg=key)
 
 
 @pytest.mark.cluster

@@ -43,10 +43,13 @@ class Failures:
         Raises TooManyFailuresError if the `known` ones are too many already.
         """
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         check_failures(known, limit)
         self._limit, self._known = limit, tuple(known)
-        self._log = ray.remote(num_cpus=0)(_FailureLog).remote()
+        # Beside the driver, with which alone it may end: other nodes come and go.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._log = ray.remote(num_cpus=0, scheduling_strategy=here)(_FailureLog).remote()
 
     def report(self, rejected: Rejected) -> None:
         """Add one. Raises TooManyFailuresError."""

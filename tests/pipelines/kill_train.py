@@ -1,10 +1,12 @@
 """A training stage whose worker, node and driver are killed, held against a loop in one process.
 
-    python -m tests.pipelines.kill_train --rounds 20
+    python -m tests.pipelines.kill_train --rounds 20 [--s3]
 
 Each round trains the same small stage on a cluster of a head and two nodes, kills something at a
 random step, starts the job again where its driver was killed, and compares the last checkpoint,
 byte by byte, with that of the same training in one process without Ray. Exit code 1 if it differs.
+With --s3 the checkpoints go to a bucket (moto's imitation) behind a network on which one of ten
+requests fails.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--kills", default="", help="kinds of each round (default: one of each)")
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--s3", action="store_true", help="checkpoints to a bucket, badly reached")
+    parser.add_argument("--endpoint", default="", help=argparse.SUPPRESS)
     parser.add_argument("--driver", nargs=2, metavar=("ADDRESS", "OUTPUT"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -42,14 +46,17 @@ def main() -> int:
     os.environ |= {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     os.environ.pop("RAY_ADDRESS", None)
     if options.driver:
-        return drive(options.folder, *options.driver)
+        return drive(options.folder, *options.driver, options.endpoint)
+    from tests.pipelines.bad_bucket import bad_bucket
+
     print(f"seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="cssta-kills-") as folder:
-        kinds = options.kills.split(",") if options.kills else []
-        return Trial(Path(folder), random.Random(options.seed)).run(options.rounds, kinds)
+    kinds = options.kills.split(",") if options.kills else []
+    with tempfile.TemporaryDirectory(prefix="cssta-kills-") as folder, ExitStack() as opened:
+        endpoint = opened.enter_context(bad_bucket(options.seed)) if options.s3 else ""
+        return Trial(Path(folder), random.Random(options.seed), endpoint).run(options.rounds, kinds)
 
 
-def drive(folder: Path, address: str, output: str) -> int:
+def drive(folder: Path, address: str, output: str, endpoint: str) -> int:
     """The driver: train the stage, and again, which must find it finished."""
     import ray
 
@@ -57,7 +64,7 @@ def drive(folder: Path, address: str, output: str) -> int:
 
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
-    cfg, model, weights, videos = stage(folder, Path(output))
+    cfg, model, weights, videos = stage(folder, output, endpoint)
     for reused in (False, True):
         say = (lambda line: print(line, flush=True)) if not reused else print
         result = train_stage(cfg, "inpainter", model, weights, videos, NoRun(), say)
@@ -75,7 +82,7 @@ class NoRun:
     def set_tags(self, tags) -> None: ...
 
 
-def stage(folder: Path, output: Path) -> tuple:
+def stage(folder: Path, output: str, endpoint: str = "") -> tuple:
     """Configuration, model, weights of earlier stages and videos of the stage."""
     from cssta.config import ModelConfig
     from pipelines.config import JobConfig
@@ -83,12 +90,13 @@ def stage(folder: Path, output: Path) -> tuple:
     from pipelines.train_stage import Videos
 
     data = {"videos": str(folder / "in"), "height": 32, "width": 32, "references": 1}
+    data["s3_endpoint"] = endpoint or None
     how = {"steps": STEPS, "log_every": EVERY, "checkpoint_every": EVERY, "validate_every": STEPS}
     content = {
         "name": "killed",
         "data": data | {"clips_per_epoch": 16},
         "stages": {"inpainter": how | {"targets": 1, "reference_dropout": 0.5}},
-        "cluster": {"storage": str(output), "use_gpu": False},
+        "cluster": {"storage": output, "use_gpu": False},
     }
     rows = tuple(probe_video(str(path)) for path in sorted((folder / "in").glob("*.mp4")))
     videos = Videos(Manifest(rows[:-1]), Manifest(rows[-1:]))
@@ -99,17 +107,17 @@ def plain(folder: Path, output: Path) -> None:
     """The same training in this process: a loop over clips that are loaded as they are planned."""
     from tests.pipelines.plain_training import train_plain
 
-    cfg, model, _, videos = stage(folder, output)
+    cfg, model, _, videos = stage(folder, str(output))
     train_plain(cfg, "inpainter", model, videos.training).save(output)
 
 
 class Trial:
     """A cluster, videos, and the last checkpoint of a training in peace."""
 
-    def __init__(self, folder: Path, rng: random.Random) -> None:
+    def __init__(self, folder: Path, rng: random.Random, endpoint: str) -> None:
         from ray.cluster_utils import Cluster
 
-        self.folder, self.rng = folder, rng
+        self.folder, self.rng, self.endpoint = folder, rng, endpoint
         write_videos(folder / "in")
         # (A node counts as dead after 5 s without a sign of life, rather than 30.)
         sooner = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
@@ -123,9 +131,9 @@ class Trial:
             plain(self.folder, self.folder / "peace")
             peace = contents(self.folder / "peace")
             for number in range(rounds):
-                output = self.folder / f"round-{number}"
+                output = f"{'s3://bucket' if self.endpoint else self.folder}/round-{number}"
                 told = self.train(output, kinds or [KINDS[number % len(KINDS)]])
-                found = contents(next(output.glob(f"killed/stages/inpainter-*/step-*{STEPS}")))
+                found = self.end_of(output)
                 names = peace.keys() | found.keys()
                 differing = sorted(name for name in names if peace.get(name) != found.get(name))
                 if differing:
@@ -136,32 +144,53 @@ class Trial:
         finally:
             self.cluster.shutdown()
 
-    def train(self, output: Path, kinds: list[str]) -> str:
+    def kept(self, output: str):
+        """The checkpoints of the run that goes there."""
+        from pipelines.checkpoints import Checkpoints
+        from pipelines.train_stage import stage_digest
+
+        cfg, model, weights, videos = stage(self.folder, output, self.endpoint)
+        digest = stage_digest(cfg, "inpainter", model, weights, videos.training)
+        uri = f"{output}/{cfg.name}/stages/inpainter-{digest}"
+        return Checkpoints(uri, self.endpoint or None)
+
+    def end_of(self, output: str) -> dict[str, bytes]:
+        """The files of its last checkpoint."""
+        with tempfile.TemporaryDirectory() as folder:
+            assert self.kept(output).restore(Path(folder)).step == STEPS
+            return contents(Path(folder))
+
+    def train(self, output: str, kinds: list[str]) -> str:
         """Train to the end, whatever is killed meanwhile; what was killed when."""
         told: list[str] = []
         moments = sorted(self.rng.uniform(0, 0.85) * STEPS for _ in kinds)
-        driver = Driver(self.cluster.address, self.folder, output)
+        driver = self._start(output)
         try:
             for kind, moment in zip(kinds, moments, strict=True):
                 driver.wait_for(moment)
-                kept = last_kept(output)
+                kept = self.kept(output).last_step()
                 if kind == "driver":
                     driver.end()
                 else:
                     getattr(self, f"_kill_{kind}")()
                 told.append(f"{kind} at step {driver.steps[-1] if driver.steps else 0}")
                 if kind == "driver":
-                    driver = Driver(self.cluster.address, self.folder, output)
+                    driver = self._start(output)
                     driver.wait_for(0)
                     assert driver.steps[0] > kept, f"{driver.steps} does not go on from {kept}"
             if driver.ended() and "node" in kinds:
                 # All nodes have one address here, and the driver was connected to that one.
                 told.append("its driver with it")
-                driver = Driver(self.cluster.address, self.folder, output)
+                driver = self._start(output)
             assert driver.ended() == 0, f"{told}: {driver.log()}"
         finally:
             driver.end()
         return ", ".join(told) or "nothing killed"
+
+    def _start(self, output: str) -> Driver:
+        log = self.folder / f"{output.rpartition('/')[2]}.log"
+        options = ["--folder", self.folder, "--driver", self.cluster.address, output]
+        return Driver([*options, "--endpoint", self.endpoint], log)
 
     def _kill_worker(self) -> None:
         """End the training worker as the kernel does when memory is out."""
@@ -193,13 +222,12 @@ class Trial:
 class Driver:
     """A driver's process; `steps` are those that it told of so far."""
 
-    def __init__(self, address: str, folder: Path, output: Path) -> None:
+    def __init__(self, options: list, log: Path) -> None:
         self.steps: list[int] = []
-        self._log = Path(f"{output}.log")
-        command = [sys.executable, "-m", "tests.pipelines.kill_train", "--folder", folder]
+        self._log = log
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--driver", address, output],
+                [sys.executable, "-m", "tests.pipelines.kill_train", *options],
                 cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
         threading.Thread(target=self._follow, daemon=True).start()
@@ -225,11 +253,6 @@ class Driver:
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")[-3000:]
-
-
-def last_kept(output: Path) -> int:
-    steps = [path.parent.name for path in output.glob("killed/stages/*/step-*/kept.json")]
-    return max((int(name.removeprefix("step-")) for name in steps), default=0)
 
 
 def write_videos(folder: Path) -> None:

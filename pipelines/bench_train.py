@@ -178,7 +178,8 @@ def compare(
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        ray.init(address="local", num_cpus=2, **quiet)
     results: list[list[float]] = [[], []]
     try:
         with tempfile.TemporaryDirectory(prefix="cssta-bench-") as folder:
@@ -186,7 +187,6 @@ def compare(
             task = make_task(options, folder, steps)
             turns = ray.remote(num_cpus=0)(_Turns).remote()
             cfg = JobConfig.parse({"data": {"videos": "memory"}, "cluster": {"storage": folder}})
-            quiet = type("Quiet", (), {"say": lambda self, line: None})()
             trainer = TorchTrainer(
                 _worker,
                 train_loop_config={"task": task, "turns": turns, "steps": options.steps},
@@ -194,7 +194,7 @@ def compare(
                 run_config=ray.train.RunConfig(
                     name="bench",
                     storage_path=f"{folder}/ray",
-                    callbacks=[StageLog(JobRun.start(cfg).stage("bench"), task, quiet)],
+                    callbacks=[StageLog(JobRun.start(cfg).stage("bench"), task, Silence())],
                 ),
             )
             command = [sys.executable, "-m", "pipelines.bench_train", "--bare", *arguments]
@@ -206,6 +206,13 @@ def compare(
     finally:
         if started_here:
             ray.shutdown()
+
+
+class Silence:
+    """Stands for the job's output."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
 
 
 def _worker(config: dict) -> str | None:

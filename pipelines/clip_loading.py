@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 
 import cv2
 import numpy as np
 
 from cssta.masks import freeform_masks, shuffled_object_masks
-from cssta.video import VideoError, read_frames
+from cssta.video import VideoError
 from pipelines import storage
+from pipelines.clip_frames import camera_clip, frame_reader, read_picture
 from pipelines.clip_plan import CLIPS_PER_OPEN, ClipRow
 from pipelines.config import DataConfig
+from pipelines.data_sets import is_still
 from pipelines.manifest import Rejected
-from pipelines.prepared import open_prepared
 from pipelines.retries import with_retries
 from pipelines.storage import StorageError
 
@@ -31,8 +31,8 @@ def load_clip(row: ClipRow, cfg: DataConfig) -> dict[str, np.ndarray]:
 
     Raises VideoError or StorageError, naming the file.
     """
-    with _frame_reader(row.uri, cfg) as read:
-        return _finish(row, cfg, read(list(row.indices)), None)
+    with frame_reader(row.uri, cfg) as read:
+        return _finish(row, cfg, read([0] if is_still(row.uri) else list(row.indices)), None)
 
 
 def load_clips(
@@ -67,22 +67,21 @@ def _load_visit(
     uri = rows[0].uri
     with ExitStack() as stack:
         try:
-            read = with_retries(lambda: stack.enter_context(_frame_reader(uri, cfg)))
+            read = with_retries(lambda: stack.enter_context(frame_reader(uri, cfg)))
         except (StorageError, OSError) as error:
             report(rejected_video(uri, error))
             return clips
-        needed = sorted({index for row in rows for index in row.indices})
+        # (of a picture one copy will do, over which a camera is moved)
+        still = is_still(uri)
+        needed = [0] if still else sorted({index for row in rows for index in row.indices})
         try:
             frames = dict(zip(needed, read(needed), strict=True))
         except Exception:  # one damaged frame should not cost the other clips
             frames = {}
         for row in rows:
+            indices = [0] if still else list(row.indices)
             try:
-                clip = (
-                    np.stack([frames[index] for index in row.indices])
-                    if frames
-                    else read(list(row.indices))
-                )
+                clip = np.stack([frames[i] for i in indices]) if frames else read(indices)
             except Exception as error:
                 report(rejected_video(uri, error))
             else:
@@ -109,18 +108,6 @@ def _load_substitute(
     )
 
 
-@contextmanager
-def _frame_reader(uri: str, cfg: DataConfig) -> Iterator[Callable[[list[int]], np.ndarray]]:
-    """While open, gives frames of a video by number, uint8 (T, h, w, 3) RGB."""
-    if cfg.prepared is not None:
-        prepared = open_prepared(cfg.prepared, cfg.s3_endpoint)
-        if uri in prepared:  # (footage to evaluate on may come from elsewhere)
-            yield partial(prepared.read, uri)
-            return
-    with storage.local_copy(uri, s3_endpoint=cfg.s3_endpoint) as path:
-        yield partial(read_frames, path)
-
-
 def rejected_video(uri: str, error: Exception) -> Rejected:
     """What to tell of a video that failed with this error, whatever it was."""
     if isinstance(error, VideoError):
@@ -136,7 +123,10 @@ def _finish(
     frames: np.ndarray,
     report: Callable[[Rejected], None] | None,
 ) -> dict[str, np.ndarray]:
-    frames = cover_and_crop(frames, cfg.height, cfg.width, row.crop_y, row.crop_x)
+    if is_still(row.uri):
+        frames = camera_clip(frames[0], row, cfg.height, cfg.width)
+    else:
+        frames = cover_and_crop(frames, cfg.height, cfg.width, row.crop_y, row.crop_x)
     if row.flip:
         frames = np.ascontiguousarray(frames[:, :, ::-1])
     try:
@@ -194,10 +184,7 @@ def _read_object_masks(
     start = int(rng.integers(max(len(pictures) - length, 0) + 1))
     masks = []
     for picture in pictures[start : start + length]:
-        content = np.frombuffer(storage.read_bytes(picture, s3_endpoint), np.uint8)
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-        if image is None:
-            raise StorageError(f"{picture}: is no picture; replace or remove it")
+        image = read_picture(picture, s3_endpoint)
         # JPEG rings around edges; PNG holds labels of any brightness.
         masks.append((image > (0 if picture.lower().endswith(".png") else 127)).any(axis=2))
     if len({mask.shape for mask in masks}) != 1:

@@ -182,10 +182,3 @@ class Share:
     def takes(self, number: int) -> bool:
         """Whether the clip of that number is this worker's."""
         return number // self.batch_size % self.workers == self.rank
-
-
-def object_sequences(cfg: DataConfig) -> list[str]:
-    """The mask sequences that the configuration names; none for free-form masks."""
-    if cfg.masks.kind == "freeform" or cfg.masks.objects is None:
-        return []
-    return storage.list_picture_folders(cfg.masks.objects, cfg.s3_endpoint)

@@ -59,19 +59,17 @@ class MasksConfig(Section):
     ratio: ShareRange = (0.05, 0.35)
     """Range of the hole's share of a free-form clip."""
     objects: Location | None = None
-    """Folder with a sub-folder of mask pictures per sequence (the layout of DAVIS Annotations)."""
-
-    @model_validator(mode="after")
-    def _objects_where_needed(self) -> MasksConfig:
-        if self.kind != "freeform" and self.objects is None:
-            raise ValueError(f"kind {self.kind} needs objects: a folder of mask sequences")
-        return self
+    """Folder with a sub-folder of mask pictures per sequence; None: the data set's annotations."""
 
 
 class DataConfig(Section):
     """Where the training videos are and how clips are cut from them."""
 
     videos: Location
+    layout: Literal["auto", "videos", "davis", "youtube-vos"] = "auto"
+    """How `videos` is laid out; auto: see whether there is a JPEGImages folder."""
+    images: Location | None = None
+    """Pictures that IM2IM learns from instead, as from Places2: a camera moves over each."""
     prepared: Location | None = None
     """Folder that jobs/prepare.py wrote from the videos; their frames are then read from there."""
     height: FrameSide = 256
@@ -89,6 +87,16 @@ class DataConfig(Section):
     masks: MasksConfig = MasksConfig()
     s3_endpoint: str | None = None
     """Address of an S3 server other than AWS, such as http://localhost:9000."""
+
+    @model_validator(mode="after")
+    def _objects_where_needed(self) -> DataConfig:
+        annotated = self.layout in ("davis", "youtube-vos")
+        if self.masks.kind != "freeform" and self.masks.objects is None and not annotated:
+            raise ValueError(
+                f"data.masks of kind {self.masks.kind} needs objects: a folder of mask sequences; "
+                "or data.layout davis or youtube-vos, whose annotations will do"
+            )
+        return self
 
 
 class ModelSection(Section):

@@ -30,8 +30,9 @@ from pipelines.actors import (
     pack_model,
 )
 from pipelines.clip_loading import load_clip
-from pipelines.clip_plan import ClipRow, object_sequences
+from pipelines.clip_plan import ClipRow
 from pipelines.config import DataConfig, JobConfig
+from pipelines.data_sets import object_sequences
 from pipelines.eval_summary import METHODS, METRICS, ClipScore, EvalSummary
 from pipelines.footage import find_footage
 from pipelines.manifest import Manifest, Rejected, build_manifest, split

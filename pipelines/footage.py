@@ -1,11 +1,13 @@
-"""Where a job's training footage comes from: a bucket of videos, or a folder prepared from one."""
+"""Where a job's training footage comes from: a data set, or a folder prepared from one."""
 
 from __future__ import annotations
 
 from pipelines import storage
 from pipelines.config import DataConfig
+from pipelines.data_sets import LAYOUTS, find_data_set
 from pipelines.manifest import Manifest, build_manifest
 from pipelines.prepared import prepared_manifest
+from pipelines.storage import EmptyBucketError
 
 
 def find_footage(cfg: DataConfig) -> Manifest:
@@ -13,6 +15,8 @@ def find_footage(cfg: DataConfig) -> Manifest:
 
     Raises EmptyBucketError without any, StorageError where the place cannot be read.
     """
+    if cfg.images is not None and not storage.exists(cfg.images, cfg.s3_endpoint):
+        raise EmptyBucketError(f"{cfg.images}: does not exist. {LAYOUTS['images']}")
     if cfg.prepared is not None:
         return prepared_manifest(cfg.prepared, cfg.height, cfg.width, cfg.s3_endpoint)
-    return build_manifest(storage.list_videos(cfg.videos, cfg.s3_endpoint), cfg.s3_endpoint)
+    return build_manifest(find_data_set(cfg).videos, cfg.s3_endpoint)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import ray.train
 
-from pipelines.clip_plan import ClipPlan, Share, object_sequences
+from pipelines.clip_plan import ClipPlan, Share
 from pipelines.config import JobConfig
 from pipelines.data import clip_stream
+from pipelines.data_sets import find_images, object_sequences
 from pipelines.failures import Failures
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def stage_streams(
 ) -> dict[str, StageStream]:
     """A stream for every worker, by the name that it asks for, less the `done()` steps."""
     workers = cfg.cluster.workers
-    plan = ClipPlan(videos.training, cfg.data, cfg.seed, tuple(object_sequences(cfg.data)))
+    pictures = cfg.data.images is not None and task.name == "im2im"
+    footage = find_images(cfg.data) if pictures else videos.training
+    plan = ClipPlan(footage, cfg.data, cfg.seed, tuple(object_sequences(cfg.data)))
     return {
         _name(rank): StageStream(
             plan,

@@ -26,8 +26,9 @@ from cssta.config import ModelConfig
 from cssta.losses import LossWeights
 from pipelines import storage
 from pipelines.checkpoints import Checkpoints
-from pipelines.clip_plan import object_sequences, plan_clips
+from pipelines.clip_plan import plan_clips
 from pipelines.config import JobConfig
+from pipelines.data_sets import object_sequences
 from pipelines.failures import Failures, TooManyFailuresError
 from pipelines.manifest import Manifest
 from pipelines.progress import Progress, relay

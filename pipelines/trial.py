@@ -26,8 +26,9 @@ from cssta.metrics import psnr
 from cssta.training import Im2ImStage, InpainterStage, Settings, Stage, seed_step
 from cssta.video import VideoError
 from pipelines.clip_loading import load_clip
-from pipelines.clip_plan import ClipRow, object_sequences, plan_clips
+from pipelines.clip_plan import ClipRow, plan_clips
 from pipelines.config import DataConfig, JobConfig, StageConfig
+from pipelines.data_sets import object_sequences
 from pipelines.initial_weights import initial_weights
 from pipelines.manifest import Manifest, build_manifest, split
 from pipelines.stage_settings import stage_settings

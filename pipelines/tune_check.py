@@ -13,8 +13,9 @@ import numpy as np
 import ray
 
 from pipelines import storage
-from pipelines.clip_plan import object_sequences, plan_clips
+from pipelines.clip_plan import plan_clips
 from pipelines.config import JobConfig
+from pipelines.data_sets import object_sequences
 from pipelines.initial_weights import initial_weights
 from pipelines.manifest import build_manifest
 from pipelines.tracking import tracking_uri

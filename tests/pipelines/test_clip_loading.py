@@ -110,7 +110,7 @@ def test_a_stream_draws_free_form_masks_where_object_masks_cannot_be_read(object
 
 
 def test_one_open_serves_several_clips(video_folder: Path, monkeypatch):
-    from pipelines import clip_loading
+    from pipelines import clip_frames
 
     rows = [
         row(video_folder / f"{name}.mp4", range(i, i + 4), mask_seed=i, number=number)
@@ -118,9 +118,9 @@ def test_one_open_serves_several_clips(video_folder: Path, monkeypatch):
     ]
     alone = [load_clip(one, CFG) for one in rows]
     opened = []
-    read = clip_loading.read_frames
+    read = clip_frames.read_frames
     monkeypatch.setattr(
-        clip_loading, "read_frames", lambda *args: opened.append(args) or read(*args)
+        clip_frames, "read_frames", lambda *args: opened.append(args) or read(*args)
     )
     failed = []
     together = list(load_clips(rows, CFG, failed.append))
@@ -132,17 +132,17 @@ def test_one_open_serves_several_clips(video_folder: Path, monkeypatch):
 
 
 def test_a_file_that_breaks_in_the_middle_keeps_its_other_clips(video_folder: Path, monkeypatch):
-    from pipelines import clip_loading
+    from pipelines import clip_frames
 
     path = video_folder / "e.mp4"
-    read = clip_loading.read_frames
+    read = clip_frames.read_frames
 
     def broken_from_20_on(path, indices):
         if max(indices) >= 20:
             raise VideoError(path, "corrupt", "frame 20 is damaged", "Re-encode it")
         return read(path, indices)
 
-    monkeypatch.setattr(clip_loading, "read_frames", broken_from_20_on)
+    monkeypatch.setattr(clip_frames, "read_frames", broken_from_20_on)
     rows = [row(path, range(i, i + 4), number=i) for i in (0, 18, 10)]
     other = row(video_folder / "a.mp4", number=18)
     failed = []

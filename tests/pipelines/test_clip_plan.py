@@ -16,7 +16,6 @@ from pipelines.clip_plan import (
     VISITS_AT_ONCE,
     ClipPlan,
     Share,
-    object_sequences,
     plan_clips,
     substitutes,
 )
@@ -175,16 +174,3 @@ def test_no_videos_or_no_objects_is_an_error():
     cfg = config(masks=MasksConfig(kind="objects", objects="/objects"))
     with pytest.raises(ValueError, match="mask sequences"):
         plan_clips(manifest(9), cfg, 0, 0)
-
-
-def test_object_sequences_are_listed_only_when_asked_for(tmp_path):
-    for name in ("480p/bear/00000.png", "480p/bear/00001.png", "480p/dog/0.png"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-    masks = MasksConfig(kind="objects", objects=str(tmp_path))
-    assert object_sequences(config(masks=masks)) == [
-        f"{tmp_path}/480p/bear",
-        f"{tmp_path}/480p/dog",
-    ]
-    assert object_sequences(config(masks=MasksConfig(objects=str(tmp_path)))) == []

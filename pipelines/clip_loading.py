@@ -173,7 +173,9 @@ def clip_masks(row: ClipRow, cfg: DataConfig) -> np.ndarray:
         source = _read_object_masks(rng, row.objects, len(row.indices), cfg.s3_endpoint)
         if source.any():
             return shuffled_object_masks(rng, source, *shape)
-    return freeform_masks(rng, *shape, ratio=cfg.masks.ratio)
+    buckets = cfg.masks.buckets or (cfg.masks.ratio,)
+    ratio = buckets[rng.integers(len(buckets))]
+    return freeform_masks(rng, *shape, ratio=ratio, moving=bool(rng.random() < cfg.masks.moving))
 
 
 def _read_object_masks(

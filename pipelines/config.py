@@ -58,6 +58,10 @@ class MasksConfig(Section):
     kind: Literal["freeform", "objects", "mixed"] = "freeform"
     ratio: ShareRange = (0.05, 0.35)
     """Range of the hole's share of a free-form clip."""
+    buckets: tuple[ShareRange, ...] = ()
+    """Such ranges for training, each as often as any other; none: `ratio` is the only one."""
+    moving: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the free-form clips whose holes drift and deform; the others' hold still."""
     objects: Location | None = None
     """Folder with a sub-folder of mask pictures per sequence; None: the data set's annotations."""
 

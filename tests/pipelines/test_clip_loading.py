@@ -68,6 +68,19 @@ def test_masks_depend_on_the_mask_seed_alone():
     assert 0.02 < first.mean() < 0.4
 
 
+def test_holes_come_in_buckets_and_move_as_configured():
+    buckets = ((0.05, 0.1), (0.3, 0.35), (0.6, 0.65))
+    masks = MasksConfig(buckets=buckets, moving=0.25)
+    cfg = DataConfig(videos="/v", height=64, width=64, references=3, masks=masks)
+    clips = [clip_masks(row("/v/a.mp4", mask_seed=seed), cfg) for seed in range(120)]
+    found = np.digitize([clip.mean() for clip in clips], [0.2, 0.47])
+    for clip, bucket in zip(clips, found, strict=True):
+        assert buckets[bucket][0] - 0.03 < clip.mean() < buckets[bucket][1] + 0.03
+    assert np.bincount(found).min() > 25  # 40 expected
+    moving = sum(bool((clip != clip[:1]).any()) for clip in clips)
+    assert 15 < moving < 47  # 30 expected
+
+
 @pytest.fixture
 def objects(tmp_path: Path) -> Path:
     """Two indexed-colour-like mask sequences: a walking square of a dark colour, and nothing."""

@@ -16,7 +16,7 @@ from cssta.sheet import contact_sheet, tint
 
 PICTURE = "infra/pictures/masks.png"
 FRAMES, EVERY = 25, 8
-SIZE = (240, 432)
+SIZE = (160, 288)
 BUCKETS = {(0.05, 0.15): False, (0.15, 0.3): True, (0.3, 0.5): True}
 """Range of the hole's share: whether it moves."""
 
@@ -40,7 +40,7 @@ def gallery(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def _pale(index: int, seed: int) -> np.ndarray:
-    """A sample clip without colour, so that the holes stand out, and in a few greys: a small file."""
+    """A sample clip in a few greys: the holes stand out, and the file is small."""
     grey = render(index, seed, FRAMES, SIZE)[0].mean(axis=3, keepdims=True)
     return np.repeat(120 + grey // 16 * 8, 3, axis=3).astype(np.uint8)
 

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from cssta import __version__
 from pipelines.config import JobConfig
-from pipelines.registry import RegistryError, resolve
+from pipelines.registry import CANDIDATE, RegistryError, resolve
 from pipelines.storage import list_videos
 from pipelines.tracking import tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-CANDIDATE = "candidate"
 METRIC = "cssta_hole_psnr"
 MARGIN = 0.1  # dB: less than that is within what another seed of training changes
 
@@ -77,8 +76,8 @@ def promote(
     challenger = _version(client, name, candidate)
     if challenger is None:
         raise RegistryError(
-            f"models:/{name}@{candidate}: is not registered; train with registry.alias={candidate},"
-            " or name a version's number"
+            f"models:/{name}@{candidate}: is not registered; train another model"
+            " (jobs/train_all.py), or name a version's number"
         )
     champion = _version(client, name, alias)
     known: dict[str, Any] = {

@@ -29,6 +29,10 @@ _REQUIREMENTS = (
 )  # fmt: skip
 
 
+CANDIDATE = "candidate"
+"""Alias of the newest version where another one serves (see `pipelines.promote`)."""
+
+
 class RegistryError(ValueError):
     """A model that cannot be found or fetched; the message names it and the remedy."""
 
@@ -51,9 +55,10 @@ def register(
     metrics: Mapping[str, float] | None = None,
     tracking_uri: str,
 ) -> ModelVersionInfo:
-    """Store a model folder as a new version of `name`, belonging to a run, and point `alias` at it.
+    """Store a model folder as a new version of `name`, belonging to a run, under an alias.
 
-    `metrics` become tags of the version. Raises RegistryError if the folder holds no model.
+    That is `alias` where no version has it yet, else CANDIDATE: what serves changes by promotion
+    only. `metrics` become tags of the version. Raises RegistryError if the folder holds no model.
     """
     import mlflow
     from mlflow import MlflowClient
@@ -94,6 +99,8 @@ def register(
         version = str(created.version)
         for key, value in (metrics or {}).items():
             client.set_model_version_tag(name, version, key, f"{value:.6g}")
+        if alias in client.get_registered_model(name).aliases:
+            alias = CANDIDATE
         client.set_registered_model_alias(name, alias, version)
     return ModelVersionInfo(name, version, f"models:/{name}/{version}")
 
@@ -138,6 +145,11 @@ def exists(source: str, tracking_uri: str) -> bool:
     except RegistryError:
         return False
     return True
+
+
+def aliases(version: ModelVersionInfo, tracking_uri: str) -> list[str]:
+    """By which a version is known now, such as champion. Raises RegistryError."""
+    return sorted(_find(version.uri, tracking_uri).aliases)
 
 
 def model_signature() -> ModelSignature:

@@ -26,7 +26,7 @@ from pipelines.initial_weights import initial_weights
 from pipelines.manifest import Manifest, Rejected, split
 from pipelines.model_card import CARD, model_card
 from pipelines.model_folder import write_model_folder
-from pipelines.registry import ModelVersionInfo, exists, register
+from pipelines.registry import CANDIDATE, ModelVersionInfo, aliases, exists, register
 from pipelines.tracking import JobRun
 from pipelines.train_stage import STAGES, StageResult, Videos, train_stage
 
@@ -65,6 +65,8 @@ class TrainSummary:
                 scores = f"PSNR {psnr:.2f} dB, SSIM {ssim:.4f}, hole PSNR {hole:.2f} dB"
                 lines.append(f"held out, {method}: {scores}")
         lines.append(f"registered: {self.model.uri}, also as {self.model_uri}")
+        if self.model_uri.endswith(f"@{CANDIDATE}"):
+            lines.append("it takes over if it is better: jobs/promote.py")
         lines.append(self.batch.text() if self.batch else NOTHING_TO_COMPLETE)
         lines.append(f"MLflow run {self.run_id} at {self.tracking_uri}")
         lines.append(f"{self.seconds:.0f} s in all")
@@ -106,7 +108,7 @@ def train_all(cfg: JobConfig, say: Say = print) -> TrainSummary:
             run.log_metrics({f"batch_{k}": batch.count(k) for k in STATUSES})
         summary = TrainSummary(
             version,
-            f"models:/{cfg.registry.name}@{cfg.registry.alias}",
+            _known_as(version, run.tracking_uri),
             tuple(stages),
             metrics,
             rejected,
@@ -180,10 +182,16 @@ def _evaluate_and_register(
         metrics=metrics,
         tracking_uri=run.tracking_uri,
     )
-    say(f"registered {version.uri} as {cfg.registry.name}@{cfg.registry.alias}")
+    say(f"registered {version.uri} as {_known_as(version, run.tracking_uri)}")
     document = {"identity": identity, "version": asdict(version), "metrics": metrics}
     storage.write_bytes(json.dumps(document).encode(), record, endpoint)
     return version, metrics
+
+
+def _known_as(version: ModelVersionInfo, tracking_uri: str) -> str:
+    """The model's URI by its alias; by its number where it has none (any more)."""
+    found = aliases(version, tracking_uri)
+    return f"models:/{version.name}@{found[0]}" if found else version.uri
 
 
 def _identity(cfg: JobConfig, folder: Path, tracking_uri: str) -> str:

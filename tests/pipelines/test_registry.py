@@ -13,13 +13,20 @@ from safetensors.numpy import load_file
 
 from cssta.checkpoint import load_model
 from pipelines.config import JobConfig
-from pipelines.registry import RegistryError, exists, register, resolve
+from pipelines.registry import (
+    CANDIDATE,
+    RegistryError,
+    aliases,
+    exists,
+    register,
+    resolve,
+)
 from pipelines.tracking import JobRun
 
 
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, tiny_model: Path):
-    """(tracking URI, run, version) of a model registered twice under one alias."""
+    """(tracking URI, run, second version) of a model registered twice."""
     folder = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{shutil.copy(mlflow_database, folder)}"
     cfg = JobConfig.parse(
@@ -35,12 +42,14 @@ def registered(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, 
     return uri, run, register(tiny_model, metrics={"psnr": 27.93912345}, **keep)
 
 
-def test_the_alias_names_the_newest_version_of_the_run(registered):
+def test_what_serves_is_not_replaced_by_the_newest_version(registered):
     uri, run, version = registered
     assert (version.name, version.version, version.uri) == ("cssta", "2", "models:/cssta/2")
     client = MlflowClient(uri, uri)
-    found = client.get_model_version_by_alias("cssta", "champion")
+    assert str(client.get_model_version_by_alias("cssta", "champion").version) == "1"
+    found = client.get_model_version_by_alias("cssta", CANDIDATE)
     assert (str(found.version), found.run_id) == ("2", run.run_id)
+    assert aliases(version, uri) == [CANDIDATE]
     assert found.tags == {"psnr": "27.9391"}
     assert client.get_run(run.run_id).info.status == "RUNNING"
     assert "MLFLOW_REGISTRY_URI" not in os.environ
@@ -48,7 +57,7 @@ def test_the_alias_names_the_newest_version_of_the_run(registered):
 
 def test_resolved_by_alias_and_version_into_a_model_folder(registered, tiny_model, tmp_path):
     uri, _, _ = registered
-    folder, version = resolve("models:/cssta@champion", uri, tmp_path)
+    folder, version = resolve(f"models:/cssta@{CANDIDATE}", uri, tmp_path)
     assert version == "models:/cssta/2"
     ours, theirs = (load_file(f / "inpainter.safetensors") for f in (tiny_model, folder))
     assert ours.keys() == theirs.keys()

@@ -125,8 +125,12 @@ def test_stages_in_order_then_one_registered_version(
     # The same weights are not registered twice, unless the version is gone.
     assert train_all(cfg, say=said.append).model == summary.model
     assert any("already evaluated and registered" in line for line in said)
+    # Others, while it serves, are candidates.
+    other = train_all(cfg.model_copy(update={"seed": 1}), say=said.append)
+    assert "models:/cssta/2, also as models:/cssta@candidate" in other.text()
+    assert "jobs/promote.py" in other.text()
     client.delete_model_version("cssta", "1")
-    assert train_all(cfg, say=said.append).model.version == "2"
+    assert train_all(cfg, say=said.append).model.version == "3"
 
 
 @pytest.mark.cluster

@@ -33,7 +33,7 @@ def assemble_video(
     """Publish a completed video; done, or review where it breaks a limit.
 
     Doing it again, as after the process was killed in the middle, does no harm.
-    `progress` is called at every frame that is looked at.
+    `progress` is called at every frame that is looked at, and every packet that is written.
 
     Raises VideoError, StorageError, UnstagedError, or ChangedInputError.
     """
@@ -68,13 +68,12 @@ def _assemble(
         whole = Path(folder) / f"whole{Path(task.place).suffix}"
         segments = [staging.local_segment(number, Path(folder)) for number in range(count)]
         with opened(task, settings) as video:
-            assemble(whole, segments, video.source.info, video.encoding)
+            assemble(whole, segments, video.source.info, video.encoding, progress)
             exact = video.masks if video.encoding.lossless else None
-            progress()
             verify(whole, video.source, video.encoding, exact, progress)
         took = sum(mark["seconds"] for mark in marks) + time.monotonic() - started
         outcome = replace(outcome, seconds=took)
-        _publish(task, outcome, whole, settings)
+        _publish(task, outcome, whole, settings, progress)
     staging.remove()
     return outcome
 
@@ -114,12 +113,19 @@ def _scores(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: sum(p[key] for p in sums) / frames if frames else math.nan for key in SCORES}
 
 
-def _publish(task: VideoTask, outcome: VideoOutcome, whole: Path, settings: BatchSettings) -> None:
+def _publish(
+    task: VideoTask,
+    outcome: VideoOutcome,
+    whole: Path,
+    settings: BatchSettings,
+    progress: Callable[[], None],
+) -> None:
     endpoint = settings.s3_endpoint
     with open(whole, "rb") as file:
         content = sha256()
         while chunk := file.read(2**22):
             content.update(chunk)
+            progress()
     _check_inputs(task, endpoint)
     # An old record must not vouch for the new output, should the publishing end between the two;
     # a picture of the old output must not be taken for one of the new.

@@ -113,7 +113,7 @@ def complete_bucket(
                 cfg, identity, plan, outcomes, settings, started, _on_cluster(settings), log_run
             )
         finally:
-            _clean_nodes(settings.scratch)
+            clean_nodes(settings.scratch)
         _clean_work(plan, output, endpoint)
     return summary
 
@@ -184,11 +184,11 @@ def _complete(
         survey_group,
         fn_kwargs={"settings": settings, "keeper": keeper},
         num_cpus=pool.spare,
-        # (The keeper knows which file it is that kills them.)
-        ray_remote_args_fn=lambda: {"max_retries": -1},
+        max_retries=-1,  # (the keeper knows which file it is that kills them)
     )
     completed = map_actors(units, Completer, pool, keeper, settings, load_engine)
-    assemble = ray.remote(num_cpus=pool.spare / 2, max_retries=3)(assemble_task)
+    share = pool.spare / max(2, cfg.inference.assemblers)  # (a part is for who looks through)
+    assemble = ray.remote(num_cpus=share, max_retries=3)(assemble_task)
 
     def publish(task: VideoTask) -> VideoOutcome:
         return ray.get(assemble.remote(task, settings))
@@ -230,7 +230,7 @@ def _on_cluster(settings: BatchSettings) -> Callable:
     return call
 
 
-def _clean_nodes(scratch: str) -> None:
+def clean_nodes(scratch: str) -> None:
     """Remove the batch's temporary files from all nodes."""
     remove = ray.remote(num_cpus=0, max_retries=0)(shutil.rmtree)
     pending = []

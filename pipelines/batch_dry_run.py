@@ -9,7 +9,7 @@ from pathlib import Path
 import ray
 
 from pipelines.actors import LoadEngine, load_inpainter, load_packed, plan_pool
-from pipelines.batch import batch_settings, pin_model
+from pipelines.batch import batch_settings, clean_nodes, pin_model
 from pipelines.batch_estimate import (
     Calibration,
     Estimate,
@@ -66,11 +66,26 @@ def dry_run(
 ) -> DryRun:
     """Plan a batch, look through a few of its videos, try the model for so many seconds.
 
-    Nothing is written. Needs a connected Ray. Raises as `complete_bucket` does.
+    Nothing is written, but to the nodes' scratch folders while it lasts. Needs a connected Ray.
+    Raises as `complete_bucket` does, but LeaseError.
     """
     identity, files = pin_model(cfg, model)
     plan = plan_batch(cfg, identity)
     settings = batch_settings(cfg, identity)
+    try:
+        return _tried(cfg, plan, settings, files, load_engine, seconds)
+    finally:
+        clean_nodes(settings.scratch)
+
+
+def _tried(
+    cfg: JobConfig,
+    plan: Plan,
+    settings: BatchSettings,
+    files: dict[str, bytes],
+    load_engine: LoadEngine,
+    seconds: float,
+) -> DryRun:
     sample = spread(plan.tasks, SAMPLE)
     look = ray.remote(num_cpus=0.5, max_retries=1)(look_task)
     pending = [look.remote(json.dumps(vars(task)), settings) for task in sample]

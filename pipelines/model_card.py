@@ -27,9 +27,9 @@ def model_card(
     data, losses = cfg.data, cfg.losses
     settings = {stage.name: getattr(cfg.stages, stage.name) for stage in stages}
     rows = {
-        "training footage": f"{storage.name(data.videos)}, {len(videos.training.videos)} videos; "
+        "training footage": f"{storage.name(data.videos)}, {_count(videos.training.videos)}; "
         f"clips of {data.references + 1} frames at {data.width}x{data.height}",
-        "held out": f"{len(videos.held_out.videos)} videos",
+        "held out": _count(videos.held_out.videos),
         "masks": f"{data.masks.kind}, {data.masks.ratio[0]:.0%} to {data.masks.ratio[1]:.0%}",
         "started from": f"{start} weights" if start == "random" else start,
         "steps": "; ".join(f"{name} {part.steps:,}" for name, part in settings.items()),
@@ -52,6 +52,10 @@ def model_card(
         ]
     lines += ["| | |", "| --- | --- |", *(f"| {key} | {text} |" for key, text in rows.items())]
     return "\n".join(lines) + "\n"
+
+
+def _count(videos: Sequence) -> str:
+    return f"{len(videos)} video{'' if len(videos) == 1 else 's'}"
 
 
 def _machines() -> str:

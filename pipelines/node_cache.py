@@ -60,7 +60,8 @@ class NodeCache:
 
     Args:
         folder: on this node's disk, the same for all processes of the job.
-        most_bytes: copies that nobody uses are removed, oldest first, to stay below this.
+        most_bytes: copies that nobody uses are removed, oldest first, to stay below this, what is
+            on its way here counted as if it were here. (What is in use at once may be more.)
     """
 
     def __init__(self, folder: Path, most_bytes: float, s3_endpoint: str | None = None) -> None:
@@ -98,8 +99,17 @@ class NodeCache:
             os.close(handle)
 
     def _fill(self, uri: str, slot: Path, size: int) -> None:
-        self._make_room(size)
         partial = slot.with_suffix(".partial")
+        room = slot.with_suffix(".room")  # says, while it is there, how many bytes are on their way
+        handle = os.open(self.folder / "room.lock", os.O_RDWR | os.O_CREAT)
+        try:
+            with Watchdog.paused():
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            room.unlink(missing_ok=True)  # of a process that was killed
+            self._make_room(size)
+            room.write_text(str(size))
+        finally:
+            os.close(handle)
 
         def copy() -> None:
             shutil.rmtree(partial, ignore_errors=True)
@@ -110,11 +120,16 @@ class NodeCache:
             with_retries(copy)
             partial.rename(slot)
         finally:
+            room.unlink(missing_ok=True)
             shutil.rmtree(partial, ignore_errors=True)
 
     def _make_room(self, size: int) -> None:
-        slots = {path: _bytes_of(path) for path in self.folder.iterdir() if path.is_dir()}
-        used = sum(slots.values())
+        slots = {
+            path: _bytes_of(path)
+            for path in self.folder.iterdir()
+            if path.is_dir() and path.suffix != ".partial"
+        }
+        used = sum(slots.values()) + sum(map(self._coming, self.folder.glob("*.room")))
         for slot in sorted(slots, key=_modified):
             if used + size <= self.most_bytes:
                 return
@@ -127,11 +142,28 @@ class NodeCache:
                 finally:
                     os.close(handle)
 
+    def _coming(self, room: Path) -> int:
+        """Bytes of a copy that another process is making; of one that was killed, none."""
+        with suppress(OSError, ValueError):
+            handle = os.open(room.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                room.unlink(missing_ok=True)  # nobody holds the lock: it is not being made
+                shutil.rmtree(room.with_suffix(".partial"), ignore_errors=True)
+            except BlockingIOError:
+                return int(room.read_text())
+            finally:
+                os.close(handle)
+        return 0
+
 
 def _size(system: pafs.FileSystem, path: str) -> int:
     """Bytes to make room for; what cannot be told is found out by fetching."""
     try:
-        return system.get_file_info(path).size or 0
+        info = system.get_file_info(path)
+        if info.type != pafs.FileType.Directory:
+            return info.size or 0
+        return sum(file.size or 0 for file in system.get_file_info(pafs.FileSelector(path)))
     except OSError:
         return 0
 

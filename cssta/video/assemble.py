@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -95,18 +95,23 @@ def timeline(info: SourceInfo) -> Timeline:
 
 
 def assemble(
-    partial: str | Path, segments: Sequence[Path], info: SourceInfo, encoding: Encoding
+    partial: str | Path,
+    segments: Sequence[Path],
+    info: SourceInfo,
+    encoding: Encoding,
+    advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Write `partial`, whose caller verifies and renames it.
 
     Args:
         segments: files of `SegmentWriter`, which together hold every frame of the source.
+        advance: called for every packet that has been written.
 
     Raises:
         VideoError: a segment or the source cannot be read, frames are missing, or the container
             cannot hold a stream.
     """
-    write_packets(Path(partial), segments, timeline(info), info, encoding)
+    write_packets(Path(partial), segments, timeline(info), info, encoding, advance=advance)
 
 
 def write_packets(
@@ -116,6 +121,7 @@ def write_packets(
     info: SourceInfo,
     encoding: Encoding,
     most: int | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> None:
     """`assemble` for a given timeline; `most`: packets of each other stream (default: all)."""
     order = [frame for frame, _ in _numbered(segments)]
@@ -148,6 +154,7 @@ def write_packets(
             copied = _copied(source, copies, times, encoding.container, most) if copies else ()
             for packet in _interleaved(ours, copied):
                 output.mux(packet)
+                advance()
             place = track_number(output, video)
     except (av.FFmpegError, OSError, ValueError) as error:
         if getattr(error, "errno", None) in DISK:

@@ -242,6 +242,22 @@ def test_what_is_missing_may_have_been_published_by_another(one_video, monkeypat
     assert outcome.status == "done" and Path(task.output).exists()
 
 
+def test_joining_gives_signs_of_life_at_every_packet(one_video, monkeypatch):
+    """A long video is joined for longer than a watchdog waits."""
+    _, task, settings = one_video
+    complete_parts(task, settings)
+    signs, before_verifying = [], []
+    real = module.verify
+
+    def verify(*arguments):
+        before_verifying.append(len(signs))
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "verify", verify)
+    assert module.assemble_video(task, settings, lambda: signs.append(1)).status == "done"
+    assert before_verifying[0] >= 12 and len(signs) >= 24
+
+
 def test_segments_that_are_gone_are_lost_and_the_others_kept(one_video):
     _, task, settings = one_video
     complete_parts(task, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,48 @@ def test_what_nobody_uses_makes_room(remote):
             with cache.open(uri) as path:
                 assert path.exists() and used.exists()
         assert len(copies(cache)) <= 2
+
+
+def test_what_is_on_its_way_counts_as_if_it_were_there(remote, monkeypatch):
+    uris, cache = remote
+    for uri in uris[:2]:
+        with cache.open(uri):
+            pass
+    begun, go_on = threading.Event(), threading.Event()
+    real = node_cache.fetch
+
+    def slow(uri: str, *arguments):
+        if uri == uris[2]:
+            begun.set()
+            assert go_on.wait(30)
+        return real(uri, *arguments)
+
+    def take() -> None:
+        with cache.open(uris[2]):
+            pass
+
+    monkeypatch.setattr(node_cache, "fetch", slow)
+    other = threading.Thread(target=take)
+    other.start()
+    try:
+        assert begun.wait(30)
+        with cache.open(uris[3]):
+            assert [path.name for path in copies(cache)] == ["3.mp4"]  # and one that comes
+    finally:
+        go_on.set()
+        other.join()
+    assert {path.name for path in copies(cache)} == {"2.mp4", "3.mp4"}
+    assert not list(cache.folder.glob("*.room"))
+
+
+def test_copies_that_a_killed_process_was_making_take_no_room(remote):
+    uris, cache = remote
+    with cache.open(uris[0]) as path:
+        slot = path.parent
+    slot.rename(slot.with_suffix(".partial"))
+    slot.with_suffix(".room").write_text("2400")
+    with cache.open(uris[1]):
+        assert not list(cache.folder.glob("*.room")) and not list(cache.folder.glob("*.partial"))
 
 
 def test_local_files_are_used_in_place(tmp_path: Path):

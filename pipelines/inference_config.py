@@ -18,11 +18,15 @@ from pipelines.config_types import Location, Section
 
 
 class QualityLimits(Section):
-    """Figures of `cssta.quality` beyond which a video is held back for review; None: no limit."""
+    """Figures of `cssta.quality` beyond which a video is held back for review; None: no limit.
 
-    seam: PositiveFloat | None = None
+    By default `cssta.quality.BROKEN`; stricter ones are `LIMITS` there. (To import them would load
+    PyTorch.)
+    """
+
+    seam: PositiveFloat | None = 3.0
     """Highest seam energy around the hole."""
-    warping: PositiveFloat | None = None
+    warping: PositiveFloat | None = 3.0
     """Highest warping error in the hole over that of its ring."""
     self_test: float | None = None
     """Lowest PSNR, in dB, of a drawn hole where the truth is known."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cssta.quality import LIMITS, SUMS, QualityMeter, judge, quality, self_test
+from cssta.quality import BROKEN, LIMITS, SUMS, QualityMeter, judge, quality, self_test
 from cssta.video import read_frames, read_masks
 
 FRAMES = 10
@@ -96,6 +96,9 @@ def test_planted_defects_are_told_on_real_footage(shared_dir: Path, name: str):
     assert judge(truth, LIMITS) == []
     for key, change in DEFECTS.values():
         assert measured(frames, masks, changed(frames, masks, change))[key] > 1.5 * truth[key]
+    later = np.roll(frames, -4, 0)
+    for broken in (lambda t, x: 128.0, lambda t, x: np.roll(x, 48, 1), lambda t, x: later[t]):
+        assert judge(measured(frames, masks, changed(frames, masks, broken)), BROKEN)
 
 
 def test_sixteen_bits_score_as_eight():

@@ -150,7 +150,11 @@ def _whole_job_config(folder: Path) -> dict:
         "stages": {name: {"steps": steps, **shared} for name, steps in STEPS.items()},
         "cluster": {"storage": str(folder / "runs"), "workers": 2, "use_gpu": False},
         "evaluate": {"videos": str(folder / "evaluate"), "clips": 2, "max_frames": 5},
-        "inference": {"videos": str(folder / "complete"), "output": str(folder / "completed")},
+        "inference": {
+            "videos": str(folder / "complete"),
+            "output": str(folder / "completed"),
+            "limits": {"seam": None, "warping": None},  # (what so short a training makes is poor)
+        },
     }
 
 

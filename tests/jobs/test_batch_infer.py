@@ -22,10 +22,11 @@ def test_completes_a_folder_and_names_what_failed(
     source, output = tmp_path / "in: #1", tmp_path / "out"
     shutil.copytree(small_videos, source)
     (source / "bad.mp4").write_text("no video")
-    config = write_config({})
+    # (The weights are random: no limits.)
+    config = write_config({"inference": {"limits": {"seam": None, "warping": None}}})
     arguments = (
         "--config", config, "--videos", source, "--output", output,
-        "--model", tiny_model,
+        "--model", tiny_model, "--set", f"inference.scratch={tmp_path / 'scratch'}",
     )  # fmt: skip
     tried = run_job(
         "batch_infer", *arguments, "--dry-run", "--price-per-hour", "2", address=cluster_address
@@ -33,7 +34,7 @@ def test_completes_a_folder_and_names_what_failed(
     assert tried.returncode == 0, tried.stderr
     assert "3 videos to complete" in tried.stdout and "would fail: bad.mp4" in tried.stdout
     assert "of CPU in all" in tried.stdout and "at 2 per worker and hour" in tried.stdout
-    assert not output.exists()
+    assert not output.exists() and not list((tmp_path / "scratch").iterdir())
     done = run_job("batch_infer", *arguments, address=cluster_address)
     assert done.returncode == 0, done.stderr
     assert "3 videos: 2 done" in done.stdout and "1 failed" in done.stdout

@@ -94,6 +94,7 @@ def configuration(folder: Path, output: Path):
         "scratch": str(folder / "scratch"),
         "options": {"lossless": True},
         "segment_frames": SEGMENT,
+        "limits": {"seam": None, "warping": None},  # (grey holes break any)
         "actors": 2,
     }
     return JobConfig.parse({"data": {"videos": "x"}, "inference": inference})

@@ -20,13 +20,15 @@ from pipelines.watchdog import Watchdog
 from tests.pipelines.fake_engines import GreyEngine
 
 MODEL = ModelIdentity("folder", "3", "digest")
+NO_LIMITS = {"seam": None, "warping": None}  # (grey holes break any)
 
 
 def config(tmp_path: Path, **sections) -> JobConfig:
-    """From tmp_path/in to tmp_path/out; `inference` is added to that."""
+    """From tmp_path/in to tmp_path/out without limits; `inference` is added to that."""
     ends = {"videos": str(tmp_path / "in"), "output": str(tmp_path / "out")}
     ends["scratch"] = str(tmp_path / "scratch")
-    inference = {**ends, **sections.pop("inference", {})}
+    given = sections.pop("inference", {})
+    inference = {**ends, **given, "limits": NO_LIMITS | given.get("limits", {})}
     return JobConfig.parse({"data": {"videos": "x"}, "inference": inference, **sections})
 
 

@@ -17,6 +17,7 @@ from cssta.video import open_source, read_frames, write_video
 from pipelines.batch import BatchSummary, complete_bucket
 from pipelines.config import JobConfig
 from tests.pipelines.fake_engines import load_grey
+from tests.pipelines.one_process import NO_LIMITS
 
 pytestmark = pytest.mark.cluster
 
@@ -35,6 +36,7 @@ def make_config(tmp_path: Path, **inference) -> JobConfig:
         "videos": str(tmp_path / "in"),
         "output": str(tmp_path / "out"),
         "actors": 2,
+        "limits": NO_LIMITS,
         **inference,
     }
     return JobConfig.parse(

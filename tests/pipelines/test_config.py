@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cssta.quality import BROKEN
 from pipelines.config import ConfigError, JobConfig
+from pipelines.inference_config import InferenceConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "jobs" / "configs"
 
@@ -154,3 +156,7 @@ def test_inference_takes_a_manifest_or_a_folder_and_options_of_a_video():
 def test_what_is_wrong_with_a_batch_is_named(inference: dict, words: str):
     with pytest.raises(ConfigError, match=words):
         JobConfig.parse({"data": {"videos": "v"}, "inference": inference})
+
+
+def test_what_is_almost_certainly_broken_is_held_back_by_default():
+    assert InferenceConfig().limits.given() == BROKEN

@@ -123,7 +123,10 @@ def train_stage(
     with TemporaryDirectory() as scratch:
         kept = task.checkpoints.restore(Path(scratch))
         if kept is None or kept.step < task.stage.steps:
-            raise StageError(f"stage {name} left no checkpoint of its last step in {folder}")
+            raise StageError(
+                f"stage {name} left no checkpoint of its last step in {folder}; cluster.storage "
+                "must be a bucket or a folder that all nodes share"
+            )
         weights = exported_weights(scratch)
     seconds = time.monotonic() - started
     document = json.dumps({"metrics": kept.metrics, "seconds": seconds}).encode()

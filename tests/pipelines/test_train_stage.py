@@ -186,18 +186,25 @@ def test_training_that_fails_for_good_names_the_stage_and_the_cause(
 
 
 @pytest.mark.cluster
-def test_training_that_was_given_up_is_told(
-    ray_cluster, video_folder, tmp_path, monkeypatch, manifest, mlflow_uri
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ("step 5: 21 steps in a row were bad", "stage im2im was given up at step 5: 21 steps"),
+        (None, "stage im2im left no checkpoint .* a folder that all nodes share"),
+    ],
+)
+def test_training_that_came_to_nothing_is_told(
+    ray_cluster, video_folder, tmp_path, monkeypatch, manifest, mlflow_uri, returned, told
 ):
     class Trainer:
         def __init__(self, *_, **__):
             pass
 
         def fit(self):
-            return SimpleNamespace(return_value="step 5: 21 steps in a row were not finite")
+            return SimpleNamespace(return_value=returned)
 
     monkeypatch.setattr(module, "TorchTrainer", Trainer)
     cfg = make_config(video_folder, tmp_path / "runs", mlflow_uri)
     run = JobRun.start(cfg).stage("im2im")
-    with pytest.raises(StageError, match=r"stage im2im was given up at step 5: 21 steps"):
+    with pytest.raises(StageError, match=told):
         train_stage(cfg, "im2im", TINY, {}, Videos(manifest, Manifest(())), run)

@@ -11,13 +11,15 @@ PORT   ?= 5000
 # An index with CPU builds of torch saves gigabytes where there is no GPU.
 TORCH_INDEX ?=
 
-.PHONY: help demo test bench bench-batch kill-batch kill-train lint format ui lock clean
+.PHONY: help demo test bench bench-data bench-train bench-batch kill-batch kill-train lint format ui lock clean
 
 help:
 	@echo "make demo [DATA=folder]   train, evaluate, register and complete videos, all on this machine"
 	@echo "make test                 run the tests"
 	@echo "make ui [PORT=5000]       the MLflow UI over the demo's runs"
 	@echo "make bench                GFLOPs, seconds and memory per completed frame"
+	@echo "make bench-data           the training stream against a bare loop, prepared, in memory"
+	@echo "make bench-train          a training stage on Ray against a bare PyTorch loop; TFLOP/s"
 	@echo "make bench-batch          the batch job against a bare loop, from 1 to 2 workers, in memory"
 	@echo "make kill-batch           20 batches killed at random moments, held against one in peace"
 	@echo "make kill-train           20 training stages killed at random steps, likewise"
@@ -58,8 +60,14 @@ endif
 bench: $(VENV)/.installed
 	@$(BIN)/python -m cssta.benchmark $(ARGS)
 
+bench-train: $(VENV)/.installed
+	@$(BIN)/python -m pipelines.bench_train $(ARGS)
+
 bench-batch: $(VENV)/.installed
 	@$(BIN)/python -m pipelines.bench_batch $(ARGS)
+
+bench-data: $(VENV)/.installed
+	@$(BIN)/python -m pipelines.bench_data $(ARGS)
 
 kill-batch: $(VENV)/.installed
 	@$(BIN)/python -m tests.pipelines.kill_batch $(ARGS)

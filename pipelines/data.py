@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import ray.data
 
 CLIPS_PER_BLOCK = 4  # handed on as soon as they are there, so that a trainer starts early
+BLOCKS_ON_THEIR_WAY = 16
 MEMORY_PER_TASK = 1024**3  # a decoder's read-ahead and a task's clips
-STORE_SHARE = 0.4  # of the cluster's object store, for all streams of a stage together
+STORE_SHARE = 0.25  # of the cluster's object store, for all streams of a stage together
 
 
 def clip_stream(
@@ -54,9 +55,12 @@ def clip_stream(
     context = dataset.context
     cfg = plan.cfg
     clip_bytes = (cfg.references + 1) * cfg.height * cfg.width * 4
-    context.target_max_block_size = CLIPS_PER_BLOCK * clip_bytes
     context.execution_options.preserve_order = True
     store = ray.cluster_resources().get("object_store_memory", 0) * STORE_SHARE / share.workers
+    # Several blocks of every task are on their way at once, beside the trainer's batches.
+    context.target_max_block_size = max(
+        min(CLIPS_PER_BLOCK * clip_bytes, int(store / BLOCKS_ON_THEIR_WAY)), clip_bytes
+    )
     limits = context.execution_options.resource_limits
     context.execution_options.resource_limits = limits.copy(object_store_memory=store)
     load = partial(_load, plan=ray.put(plan), cfg=cfg, share=share, failures=failures)

@@ -66,9 +66,13 @@ def prepare(
 
     manifest = find_footage(cfg)
     say(f"{cfg.videos}: {manifest.describe()}")
-    task = ray.remote(write_shard).options(memory=MEMORY_PER_TASK, max_retries=1)
-    packs = list(pack(manifest.videos))
-    pending = {task.remote(pieces, cfg, folder, quality): pieces for pieces in packs}
+
+    def begin(pieces: list[Piece], retries: int) -> ray.ObjectRef:
+        options = {"memory": MEMORY_PER_TASK, "max_retries": retries}
+        task = ray.remote(write_shard).options(**options)
+        return task.remote(pieces, cfg, folder, quality)
+
+    pending = {begin(pieces, retries=0): pieces for pieces in pack(manifest.videos)}
     shards, failed = [], list(manifest.rejected)
     while pending:
         (done,), _ = ray.wait(list(pending), num_returns=1)
@@ -77,7 +81,7 @@ def prepare(
             shard = ray.get(done)
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
             if len(pieces) > 1:  # a decoder crashed: alone, each can only blame itself
-                pending |= {task.remote([one], cfg, folder, quality): [one] for one in pieces}
+                pending |= {begin([one], retries=1): [one] for one in pieces}
             else:
                 uri = pieces[0].video.uri
                 failed.append(Rejected(uri, "crashed", f"{uri}: the decoder crashed; re-encode it"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipelines import storage
+from pipelines import data, storage
+from pipelines.bench_data import store_stats
 from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipPlan, Share, substitutes
 from pipelines.config import DataConfig
@@ -91,6 +93,24 @@ def test_too_many_files_that_break_end_the_stream(ray_cluster, breaking, cfg):
         clip_stream(ClipPlan(breaking, cfg, 0), 0, 13, failures=failures).take_all()
     with pytest.raises(ValueError, match=r"max_failures allows 1: .*[bd]\.mp4.*[bd]\.mp4"):
         failures.check()
+
+
+def test_a_stream_does_not_fill_the_object_store(ray_cluster, manifest, cfg, monkeypatch):
+    """However much is streamed, and however slow who reads it (`make bench-data` fills a store)."""
+    total = ray_cluster.cluster_resources()["object_store_memory"]
+    limit = 24 * 2**20
+    monkeypatch.setattr(data, "STORE_SHARE", limit / total)
+    large = cfg.model_copy(update={"height": 256, "width": 256, "references": 6})
+    before = peak = store_stats().object_store_bytes_used
+    stream = data.clip_stream(ClipPlan(manifest, large, 0), 0, 100)
+    read = 0
+    for number, batch in enumerate(stream.iter_batches(batch_size=2, prefetch_batches=1)):
+        read += batch["frames"].nbytes + batch["masks"].nbytes
+        if number % 10 == 0:
+            time.sleep(0.1)
+            peak = max(peak, store_stats().object_store_bytes_used)
+    assert read > 7 * limit
+    assert peak - before < 4 * limit  # (tasks and batches in flight come on top)
 
 
 def test_very_short_videos(ray_cluster, tmp_path: Path, cfg: DataConfig):

@@ -35,7 +35,7 @@ from pipelines.config import DataConfig, JobConfig
 from pipelines.data_sets import object_sequences
 from pipelines.eval_summary import METHODS, METRICS, ClipScore, EvalSummary
 from pipelines.footage import find_footage
-from pipelines.manifest import Manifest, Rejected, build_manifest, split
+from pipelines.manifest import Manifest, Rejected, split
 
 
 def evaluate_model(
@@ -84,9 +84,9 @@ def held_out_videos(cfg: JobConfig) -> tuple[Manifest, bool]:
 
     With a single video, or none held out, the training videos have to do.
     """
-    endpoint = cfg.data.s3_endpoint
     if cfg.evaluate.videos is not None:
-        return build_manifest(storage.list_videos(cfg.evaluate.videos, endpoint), endpoint), True
+        others = {"videos": cfg.evaluate.videos, "layout": "auto", "prepared": None}
+        return find_footage(cfg.data.model_copy(update=others)), True
     everything = find_footage(cfg.data)
     _, validation = split(everything, cfg.data.validation_fraction, cfg.seed)
     if not validation.videos:

@@ -29,10 +29,11 @@ from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipRow, plan_clips
 from pipelines.config import DataConfig, JobConfig, StageConfig
 from pipelines.data_sets import object_sequences
+from pipelines.footage import find_footage
 from pipelines.initial_weights import initial_weights
-from pipelines.manifest import Manifest, build_manifest, split
+from pipelines.manifest import Manifest, split
 from pipelines.stage_settings import stage_settings
-from pipelines.storage import StorageError, list_videos
+from pipelines.storage import StorageError
 from pipelines.tracking import tracking_uri
 
 log = logging.getLogger(__name__)
@@ -59,10 +60,9 @@ def trial_objective(cfg: JobConfig) -> partial[float]:
     Needs a connected Ray. Raises EmptyBucketError without usable videos, RegistryError or
     CheckpointError if `model.init` cannot be used, TrialError if the start cannot be prepared.
     """
-    endpoint = cfg.data.s3_endpoint
     server = tracking_uri(cfg) if (cfg.model.init or "").startswith("models:/") else None
     config, weights, _ = initial_weights(cfg, server)
-    manifest = build_manifest(list_videos(cfg.data.videos, endpoint), endpoint)
+    manifest = find_footage(cfg.data)
     prepare = ray.remote(prepare_trials).options(**trial_options(cfg))
     start = prepare.remote(cfg, manifest, config, weights)
     try:

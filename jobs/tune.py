@@ -25,6 +25,11 @@ from pipelines.tune_check import check_best
 from pipelines.tune_report import log_study, log_trial
 
 
+def on_seed(seed: int, configured: float, found: float) -> None:
+    line = f"{configured:.3f} dB as configured, {found:.3f} dB with the best"
+    print(f"check, seed {seed}: hole PSNR {line}", flush=True)
+
+
 def tune(cfg: JobConfig, options: Namespace) -> None:
     connect()
     print(f"study {cfg.tune.study}: up to {cfg.tune.trials} trials of {cfg.tune.steps} steps")
@@ -44,7 +49,9 @@ def tune(cfg: JobConfig, options: Namespace) -> None:
             run.log_file(best)
         print(summary.text(), flush=True)
         if options.check:
-            check = check_best(cfg, summary.best_params, absolute(options.check), options.seeds)
+            check = check_best(
+                cfg, summary.best_params, absolute(options.check), options.seeds, on_seed
+            )
             run.log_metrics({"check_gain": float(np.mean(check.gains))})
             run.set_tags({"check": check.text()})
             print(check.text())

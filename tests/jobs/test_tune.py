@@ -25,6 +25,7 @@ def test_searches_and_writes_the_best(
     assert done.returncode == 0, done.stderr
     assert "trial 0: hole PSNR" in done.stdout and "trial 1: hole PSNR" in done.stdout
     assert "2 trials finished, 0 pruned, 0 failed" in done.stdout
+    assert "check, seed 1: hole PSNR" in done.stdout
     assert "checked on 2 other videos from 1 other seeds: hole PSNR" in done.stdout
     best = tmp_path / "runs/tune/small/best.yaml"
     assert str(best) in done.stdout

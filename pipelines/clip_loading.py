@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from itertools import islice
 
@@ -17,6 +17,7 @@ from pipelines.clip_frames import camera_clip, frame_reader, read_picture
 from pipelines.clip_plan import CLIPS_PER_OPEN, ClipRow
 from pipelines.config import DataConfig
 from pipelines.data_sets import is_still
+from pipelines.failures import CRASHED, DecoderCrashError
 from pipelines.manifest import Rejected
 from pipelines.retries import with_retries
 from pipelines.storage import StorageError
@@ -40,35 +41,41 @@ def load_clips(
     cfg: DataConfig,
     report: Callable[[Rejected], None] = lambda rejected: None,
     substitutes: Callable[[ClipRow], Iterable[ClipRow]] = lambda row: (),
+    attempt: Callable[[str], AbstractContextManager] = nullcontext,
 ) -> Iterator[tuple[ClipRow, dict[str, np.ndarray]]]:
     """Decode clips, one for every row and in their order; see `load_clip`.
 
     Clips of the same video are decoded together, CLIPS_PER_OPEN at a time. What fails is reported:
     a clip is then replaced by the first of its `substitutes` that can be read, an object's mask by
-    a free-form one. Raises LostClipError if none can.
+    a free-form one. `attempt(uri)` is entered around all that is done with a file. Raises
+    LostClipError if no substitute can be read.
     """
     held: dict[int, dict[str, np.ndarray] | None] = {}
     for place, row in enumerate(rows):
         if row.number not in held:
             same = [other for other in islice(rows, place, None) if other.uri == row.uri]
-            held |= _load_visit(same[:CLIPS_PER_OPEN], cfg, report)
+            held |= _load_visit(same[:CLIPS_PER_OPEN], cfg, report, attempt)
         clip = held.pop(row.number)
         if clip is not None:
             yield row, clip
         else:
-            yield _load_substitute(row, cfg, report, substitutes(row))
+            yield _load_substitute(row, cfg, report, attempt, substitutes(row))
 
 
 def _load_visit(
-    rows: Sequence[ClipRow], cfg: DataConfig, report: Callable[[Rejected], None]
+    rows: Sequence[ClipRow],
+    cfg: DataConfig,
+    report: Callable[[Rejected], None],
+    attempt: Callable[[str], AbstractContextManager],
 ) -> dict[int, dict[str, np.ndarray] | None]:
     """The clips of one video by number; None for those that fail."""
     clips: dict[int, dict[str, np.ndarray] | None] = dict.fromkeys(row.number for row in rows)
     uri = rows[0].uri
     with ExitStack() as stack:
         try:
+            stack.enter_context(attempt(uri))
             read = with_retries(lambda: stack.enter_context(frame_reader(uri, cfg)))
-        except (StorageError, OSError) as error:
+        except (StorageError, DecoderCrashError, OSError) as error:
             report(rejected_video(uri, error))
             return clips
         # (of a picture one copy will do, over which a camera is moved)
@@ -93,12 +100,13 @@ def _load_substitute(
     row: ClipRow,
     cfg: DataConfig,
     report: Callable[[Rejected], None],
+    attempt: Callable[[str], AbstractContextManager],
     substitutes: Iterable[ClipRow],
 ) -> tuple[ClipRow, dict[str, np.ndarray]]:
     tried = [row.uri]
     for other in substitutes:
         tried.append(other.uri)
-        clip = _load_visit([other], cfg, report)[other.number]
+        clip = _load_visit([other], cfg, report, attempt)[other.number]
         if clip is not None:
             return other, clip
     raise LostClipError(
@@ -114,6 +122,8 @@ def rejected_video(uri: str, error: Exception) -> Rejected:
         return Rejected(uri, error.reason, str(error).replace(str(error.path), uri))
     if isinstance(error, StorageError):
         return Rejected(uri, "storage", str(error))
+    if isinstance(error, DecoderCrashError):
+        return Rejected(uri, CRASHED, str(error))
     return Rejected(uri, "unreadable", f"{uri}: {type(error).__name__}: {error}")
 
 

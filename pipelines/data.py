@@ -6,7 +6,8 @@ fixed-shape uint8 frames and bool masks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from pipelines.clip_loading import load_clips
 from pipelines.clip_plan import ClipPlan, ClipRow, Share, substitutes
 from pipelines.config import DataConfig
 from pipelines.failures import Failures
+from pipelines.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import ray
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 CLIPS_PER_BLOCK = 4  # handed on as soon as they are there, so that a trainer starts early
 BLOCKS_ON_THEIR_WAY = 16
+SECONDS_PER_VISIT = 300.0  # for a few clips of one file; transfers have limits of their own
 MEMORY_PER_TASK = 1024**3  # a decoder's read-ahead and a task's clips
 STORE_SHARE = 0.25  # of the cluster's object store, for all streams of a stage together
 
@@ -82,13 +85,21 @@ def _load(
 
     for start, stop in zip(batch["start"].tolist(), batch["stop"].tolist(), strict=True):
         rows = [row for row in _rows(plan, start, stop) if share.takes(row.number)]
-        for row, clip in load_clips(rows, cfg, report, others):
+        attempt = partial(failures.attempt, f"{share.rank}/{start}") if failures else nullcontext
+        for row, clip in load_clips(rows, cfg, report, others, partial(_watched, attempt)):
             yield {
                 "frames": clip["frames"][None],
                 "masks": clip["masks"][None],
                 "uri": np.array([row.uri]),
                 "number": np.array([row.number]),
             }
+
+
+@contextmanager
+def _watched(attempt: Callable[[str], AbstractContextManager], uri: str) -> Iterator[None]:
+    """One attempt with a file, at whose hanging end this process: nothing else stops a decoder."""
+    with attempt(uri), Watchdog(SECONDS_PER_VISIT):
+        yield
 
 
 def _rows(plan: ray.ObjectRef, start: int, stop: int) -> list[ClipRow]:

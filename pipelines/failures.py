@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from pipelines.manifest import Rejected
 
 NAMED = 5  # of the failures in a message
+ATTEMPTS = 2  # with a file that ends the process which decodes it
+CRASHED = "crashed"
 
 
 class TooManyFailuresError(ValueError):
     """More files of a bucket are bad than `data.max_failures` allows; the message names some."""
+
+
+class DecoderCrashError(ValueError):
+    """A file ends the process that decodes it."""
 
 
 def most_failures(max_failures: int | float | None, files: int) -> int | None:
@@ -60,6 +66,27 @@ class Failures:
             ray.get(self._log.add.remote(rejected))
             self.check()
 
+    @contextmanager
+    def attempt(self, task: str, uri: str) -> Iterator[None]:
+        """Around whatever may end this process. A `task` that Ray starts again finds its attempts.
+
+        Raises DecoderCrashError instead of trying a file once more that was tried often enough.
+        """
+        import ray
+
+        try:
+            tries = ray.get(self._log.begin.remote(task, uri))
+        except ray.exceptions.RayActorError:
+            tries = 1
+        if tries > ATTEMPTS:
+            raise DecoderCrashError(
+                f"{uri}: the decoder crashed or hung, {ATTEMPTS} times; re-encode it"
+            )
+        try:
+            yield
+        finally:
+            self._log.end.remote(task, uri)
+
     def check(self) -> None:
         """Raise TooManyFailuresError once there are too many."""
         if self._limit is not None:
@@ -75,6 +102,17 @@ class Failures:
 class _FailureLog:
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], Rejected] = {}
+        self._begun: dict[tuple[str, str], int] = {}
+
+    def begin(self, task: str, uri: str) -> int:
+        """How often the task has begun with the file by now, never having ended."""
+        if (uri, CRASHED) in self._entries:
+            return ATTEMPTS + 1
+        self._begun[task, uri] = self._begun.get((task, uri), 0) + 1
+        return self._begun[task, uri]
+
+    def end(self, task: str, uri: str) -> None:
+        self._begun.pop((task, uri), None)
 
     def add(self, rejected: Rejected) -> None:
         self._entries.setdefault((rejected.uri, rejected.reason), rejected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -85,6 +86,43 @@ def test_a_file_that_breaks_later_is_counted_and_replaced(ray_cluster, breaking,
         assert row["uri"] == planned.uri
         np.testing.assert_array_equal(row["frames"], load_clip(planned, cfg)["frames"])
     assert [storage.name(bad.uri) for bad in failures.list()] == ["b.mp4", "d.mp4"]
+
+
+def test_a_file_that_crashes_or_hangs_its_decoder_costs_only_its_clips(
+    ray_cluster, manifest, cfg, monkeypatch
+):
+    honest = data._load
+
+    def load(batch, **options):  # (pickled by value, so that tasks have the faulty decoder)
+        from cssta.video import reader
+        from pipelines import clip_frames
+        from pipelines import data as module
+
+        reader._decord()  # (its import takes seconds, and is not what is timed)
+        plain, seconds = clip_frames.read_frames, module.SECONDS_PER_VISIT
+
+        def read(path, indices):
+            if path.stem == "b":
+                os.abort()
+            if path.stem == "d":
+                time.sleep(600)
+            return plain(path, indices)
+
+        clip_frames.read_frames, module.SECONDS_PER_VISIT = read, 3
+        try:
+            yield from honest(batch, **options)
+        finally:
+            clip_frames.read_frames, module.SECONDS_PER_VISIT = plain, seconds
+
+    monkeypatch.setattr(data, "_load", load)
+    failures = Failures()
+    rows = data.clip_stream(ClipPlan(manifest, cfg, 0), 0, 13, failures=failures).take_all()
+    assert [row["number"] for row in rows] == list(range(13))
+    assert {storage.stem(row["uri"]) for row in rows} <= set("ace")
+    assert [(storage.stem(bad.uri), bad.reason) for bad in failures.list()] == [
+        ("b", "crashed"),
+        ("d", "crashed"),
+    ]
 
 
 def test_too_many_files_that_break_end_the_stream(ray_cluster, breaking, cfg):

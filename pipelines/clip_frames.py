@@ -14,7 +14,7 @@ from cssta.samples import camera_move
 from cssta.video import read_frames
 from pipelines import storage
 from pipelines.clip_plan import ClipRow
-from pipelines.config import DataConfig
+from pipelines.data_config import DataConfig
 from pipelines.data_sets import is_still
 from pipelines.prepared import open_prepared
 from pipelines.retries import with_retries

@@ -15,7 +15,7 @@ from cssta.video import VideoError
 from pipelines import storage
 from pipelines.clip_frames import camera_clip, frame_reader, read_picture
 from pipelines.clip_plan import CLIPS_PER_OPEN, ClipRow
-from pipelines.config import DataConfig
+from pipelines.data_config import DataConfig
 from pipelines.data_sets import is_still
 from pipelines.failures import CRASHED, DecoderCrashError
 from pipelines.manifest import Rejected

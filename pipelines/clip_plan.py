@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipelines import storage
-from pipelines.config import DataConfig
+from pipelines.data_config import DataConfig
 from pipelines.manifest import Manifest, VideoRow
 
 CLIPS_PER_OPEN = 4  # clips cut from a video while it is open

@@ -17,6 +17,13 @@ def absolute(location: str) -> str:
     return str(Path(location).expanduser().absolute())
 
 
+def ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    """A range of numbers, the lower one first; ValueError where it is not."""
+    if pair[0] > pair[1]:
+        raise ValueError(f"[{pair[0]:g}, {pair[1]:g}] is upside down; write [low, high]")
+    return pair
+
+
 Location = Annotated[str, AfterValidator(absolute)]
 """A local folder (made absolute) or a URI such as s3://bucket/folder."""
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipelines.clip_loading import load_clips
 from pipelines.clip_plan import ClipPlan, ClipRow, Share, substitutes
-from pipelines.config import DataConfig
+from pipelines.data_config import DataConfig
 from pipelines.failures import Failures
 from pipelines.watchdog import Watchdog
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from pipelines import storage
-from pipelines.config import DataConfig
+from pipelines.data_config import DataConfig
 from pipelines.manifest import Manifest, VideoRow
 from pipelines.storage import PICTURE_SUFFIXES, EmptyBucketError, StorageError, VideoFile
 

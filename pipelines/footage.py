@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines import storage
-from pipelines.config import DataConfig
+from pipelines.data_config import DataConfig
 from pipelines.data_sets import LAYOUTS, find_data_set
 from pipelines.manifest import Manifest, build_manifest
 from pipelines.prepared import prepared_manifest

@@ -22,7 +22,7 @@ import pyarrow.parquet as parquet
 from cssta.video import read_frames
 from pipelines import storage
 from pipelines.clip_loading import rejected_video
-from pipelines.config import DataConfig
+from pipelines.data_config import DataConfig
 from pipelines.footage import find_footage
 from pipelines.manifest import Rejected, VideoRow
 from pipelines.prepared import FRAMES_PER_ROW, Index, Part, PreparedVideo, write_index

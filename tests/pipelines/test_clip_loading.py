@@ -18,7 +18,7 @@ from pipelines.clip_loading import (
     load_clips,
 )
 from pipelines.clip_plan import ClipRow
-from pipelines.config import DataConfig, MasksConfig
+from pipelines.data_config import DataConfig, MasksConfig
 
 CFG = DataConfig(videos="/v", height=48, width=48, references=3)
 

@@ -19,7 +19,7 @@ from pipelines.clip_plan import (
     plan_clips,
     substitutes,
 )
-from pipelines.config import DataConfig, MasksConfig
+from pipelines.data_config import DataConfig, MasksConfig
 from pipelines.manifest import Manifest, VideoRow
 
 

@@ -14,8 +14,8 @@ from pipelines import data, storage
 from pipelines.bench_data import store_stats
 from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipPlan, Share, substitutes
-from pipelines.config import DataConfig
 from pipelines.data import clip_stream
+from pipelines.data_config import DataConfig
 from pipelines.failures import Failures
 from pipelines.manifest import Manifest, probe_video
 

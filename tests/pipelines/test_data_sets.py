@@ -11,7 +11,7 @@ import pytest
 from pipelines import storage
 from pipelines.clip_loading import clip_masks, load_clip, load_clips
 from pipelines.clip_plan import ClipPlan, ClipRow
-from pipelines.config import DataConfig, MasksConfig
+from pipelines.data_config import DataConfig, MasksConfig
 from pipelines.data_sets import find_data_set, find_images, object_sequences
 from pipelines.footage import find_footage
 from pipelines.manifest import Manifest, VideoRow, probe_video

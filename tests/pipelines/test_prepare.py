@@ -16,7 +16,7 @@ from pipelines import prepare as module
 from pipelines import storage
 from pipelines.clip_loading import load_clips
 from pipelines.clip_plan import ClipPlan
-from pipelines.config import DataConfig
+from pipelines.data_config import DataConfig
 from pipelines.footage import find_footage
 from pipelines.manifest import Manifest, VideoRow, probe_video
 from pipelines.prepare import cover_size, pack, prepare, write_shard

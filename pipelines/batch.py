@@ -183,8 +183,7 @@ def _complete(
     units = source.flat_map(
         survey_group,
         fn_kwargs={"settings": settings, "keeper": keeper},
-        num_cpus=pool.spare,
-        max_retries=-1,  # (the keeper knows which file it is that kills them)
+        num_cpus=pool.spare,  # (Ray Data tries without end; the keeper knows what kills its tasks)
     )
     completed = map_actors(units, Completer, pool, keeper, settings, load_engine)
     share = pool.spare / max(2, cfg.inference.assemblers)  # (a part is for who looks through)

@@ -41,6 +41,8 @@ class Propagation:
         speck: unseen parts nowhere wider than twice this, in pixels, keep the smooth guess and
             count as seen.
         ring: pixels around the hole whose known colours correct what is borrowed.
+        doubt: levels of 255 by which what is borrowed may miss the ring's known colours; where it
+            misses by more, nothing is borrowed nearby.
         flow_side: flow is estimated on frames scaled so that the longer side has at most as many
             pixels.
     """
@@ -50,6 +52,7 @@ class Propagation:
     tolerance: float = 3.0
     speck: int = 2
     ring: int = 4
+    doubt: float = 20.0
     flow_side: int = 640
 
     @property
@@ -137,8 +140,10 @@ class Propagation:
         colours = np.zeros((len(x), 3), np.float32)
         for path in (forward, backward):
             found = trace(x, y, path, self.tolerance)
+            borrowed, miss = _held_against_ring(found, item, x, y)
             weight = 1 / (found.steps * (0.3 + found.error))  # 0 where never seen
-            colours += weight[:, None] * _corrected(found, item, x, y)
+            weight[miss > self.doubt] = 0
+            colours += weight[:, None] * borrowed
             weights += weight
         seen = (weights > 0) & item.hole[y, x]
         return item.with_seen(x[seen], y[seen], colours[seen] / weights[seen, None])
@@ -219,16 +224,25 @@ def smooth(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None], filled, image)
 
 
-def _corrected(found: Trace, item: _Item, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Colours without the error that the ring shows, diffused inwards: exposure and shade drift."""
+def _held_against_ring(
+    found: Trace, item: _Item, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the ring's known colours tell of what was found, diffused inwards.
+
+    Returns the colours (n, 3) without the error that the ring shows, as exposure and shade drift,
+    and the size of that error (n,) in levels of 255: where it is large, the way there was wrong.
+    """
     known = np.isfinite(found.steps) & ~item.hole[y, x]
     if not known.any():
-        return found.colours
-    error = np.zeros(item.frame.shape, np.float32)
-    error[y[known], x[known]] = item.frame[y[known], x[known]] - found.colours[known]
+        return found.colours, np.zeros(len(x), np.float32)
+    missed = item.frame[y[known], x[known]] - found.colours[known]
+    size = np.abs(missed).mean(axis=1, keepdims=True) * (255 / np.iinfo(item.frame.dtype).max)
+    error = np.zeros((*item.hole.shape, 4), np.float32)
+    error[y[known], x[known]] = np.hstack([missed, size])
     unknown = np.ones(item.hole.shape, bool)
     unknown[y[known], x[known]] = False
-    return found.colours + smooth(error, unknown)[y, x]
+    inwards = smooth(error, unknown)[y, x]
+    return found.colours + inwards[:, :3], inwards[:, 3]
 
 
 def _square(radius: int) -> np.ndarray:

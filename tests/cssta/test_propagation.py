@@ -171,3 +171,16 @@ def test_read_only_arrays_as_sources_hand_out():
     frames, masks = scene(1, frames=3), bars(frames=3)
     frames.flags.writeable = masks.flags.writeable = False
     run(frames, masks)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_does_not_fit_the_ring_is_not_borrowed(dtype):
+    """An unnoticed cut: flow finds its way into another scene, but the ring gives it away."""
+    scenes = scene(0, frames=1), 255 - np.flip(scene(0, frames=3), (1, 2))
+    frames = np.concatenate(scenes).astype(dtype) * (np.iinfo(dtype).max // 255)
+    masks = np.zeros(frames.shape[:3], bool)
+    masks[0, 16:32, 24:40] = True  # only the other scene "sees" what is behind
+    _, trusting = run(frames, masks, doubt=np.inf, tolerance=1e3)
+    _, careful = run(frames, masks, tolerance=1e3)
+    share = [np.mean(unseen[masks]) for unseen in (trusting, careful)]
+    assert share[0] < 0.3 and share[1] > 0.8

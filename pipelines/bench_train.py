@@ -71,10 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--side", type=int, default=256 if cuda else 96, help="pixels")
     parser.add_argument("--frames", type=int, default=7 if cuda else 4)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--compile", action="store_true", help="by torch.compile, in the turns too")
     parser.add_argument(
         "--precisions",
-        default="float32,bfloat16,bfloat16+compile" if cuda else "float32",
+        default="float32,bfloat16" if cuda else "float32",
         help="of which TFLOP/s are printed",
     )
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
@@ -85,7 +84,7 @@ def make_task(
     options: argparse.Namespace, storage: str, steps: int, precision: str = ""
 ) -> StageTask:
     """The inpainter's stage, from random weights, with `steps` steps."""
-    mixed = {"float32": False, "bfloat16": True}.get(precision.split("+")[0])
+    mixed = {"float32": False, "bfloat16": True}.get(precision)
     section = InpainterStageConfig(
         steps=steps,
         batch_size=options.batch,
@@ -93,7 +92,6 @@ def make_task(
         checkpoint_every=steps,
         validate_every=steps,
         mixed_precision=mixed,
-        compile=options.compile or precision.endswith("+compile"),
     )
     data = {"videos": "memory", "height": options.side, "width": options.side}
     cfg = JobConfig.parse({"data": data | {"references": options.frames - 1}})
@@ -139,11 +137,11 @@ def speed(options: argparse.Namespace, precision: str) -> str:
     """A bare loop's steps per second and FLOP/s, in this process."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    task = make_task(options, "/nowhere", 1, precision.removesuffix("+compile"))
+    task = make_task(options, "/nowhere", 1, precision)
     with FlopCounterMode(display=False) as counter:
         BareLoop(task).run(1)
     loop = BareLoop(make_task(options, "/nowhere", 1, precision))
-    loop.run(3)  # (warm, and compiled)
+    loop.run(3)  # (warm)
     seconds = loop.run(options.steps) / options.steps
     rate = counter.get_total_flops() / seconds / 1e12
     peak = next((peak for name, peak in PEAKS.items() if name in _device()), None)

@@ -31,7 +31,6 @@ class Settings:
         checkpointing: compute the inpainter's activations again for the backward pass instead of
             remembering them: less memory, more time, the same result.
         entropy_every: steps between measurements of the attention's entropy; 0: none.
-        compile: run the trained networks through `torch.compile`; pays off over many steps on CUDA.
     """
 
     learning_rate: float = 1e-4
@@ -46,7 +45,6 @@ class Settings:
     unfold: bool = False
     checkpointing: bool = False
     entropy_every: int = 50
-    compile: bool = False
 
 
 class Optimiser:

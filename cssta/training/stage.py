@@ -52,21 +52,15 @@ class Stage(ABC):
         self.config, self.settings, self.losses, self.device = config, settings, losses, device
         self.network = network.to(device, memory_format=torch.channels_last)
         self.network.train().requires_grad_(True)
-        # (The plain network keeps the weights under their own names.)
-        prepare = self._compiled if settings.compile else lambda module: module
-        self.distributed = prepare(wrap(self.network))
+        self.distributed = wrap(self.network)
         self.optimiser = Optimiser(self.network, settings)
         self.average = averaged(self.network, settings.ema)
         self.discriminator: nn.Module | None = None
         if adversarial:
             self.discriminator = Discriminator(config).to(device)
-            self.distributed_discriminator = prepare(wrap(self.discriminator))
+            self.distributed_discriminator = wrap(self.discriminator)
             self.discriminator_optimiser = Optimiser(self.discriminator, settings)
         self.steps = 0
-
-    @staticmethod
-    def _compiled(network: nn.Module) -> nn.Module:
-        return torch.compile(network, dynamic=True)  # (the number of hole pixels varies)
 
     @abstractmethod
     def step(self, batch: dict) -> dict[str, float]:

@@ -165,17 +165,6 @@ def test_without_a_discriminator(name, build, batch):
     assert stage.discriminator is None
 
 
-def test_networks_are_compiled_where_that_is_wished(build, batch, monkeypatch):
-    compiled = []
-    monkeypatch.setattr(
-        torch, "compile", lambda module, **_: compiled.append(type(module).__name__) or module
-    )
-    build("im2im").step(batch)
-    assert not compiled
-    build("im2im", compile=True).step(batch)
-    assert compiled == ["Im2Im", "Discriminator"]
-
-
 def test_each_trained_network_is_wrapped_once(build, batch):
     from cssta.im2im import Im2Im
     from cssta.losses import LossWeights

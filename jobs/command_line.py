@@ -83,5 +83,11 @@ def connect() -> None:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job ships its own code
         search_path = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
         runtime_env = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, search_path))}}
-    ray.init(runtime_env=runtime_env, log_to_driver=False, logging_level=logging.WARNING)
+    ray.init(
+        # (Left out, a cluster that somebody started here, perhaps long gone, would be joined.)
+        address=os.environ.get("RAY_ADDRESS") or "local",
+        runtime_env=runtime_env,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
     ray.data.DataContext.get_current().enable_progress_bars = False

@@ -42,19 +42,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	@$(BIN)/python infra/demo.py --output '$(OUTPUT)' $(if $(DATA),--data '$(DATA)')
 
-# What needs a cluster mostly waits, so the rest runs beside it; its report comes last.
-ON_CLUSTER := tests/jobs tests/pipelines
-PLAIN = $(filter-out $(ON_CLUSTER) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/ tests/test_*.py)))
+# What runs on a cluster mostly waits, so two processes share the tests; the second reports at the end.
+FIRST  := tests/pipelines
+SECOND  = $(filter-out $(FIRST) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/ tests/test_*.py)))
 
 test: $(VENV)/.installed
 	@$(BIN)/ruff check .
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@report=$$(mktemp); $(BIN)/python -m pytest $(PLAIN) > "$$report" 2>&1 & plain=$$!; \
-	  $(BIN)/python -m pytest $(ON_CLUSTER); cluster=$$?; \
-	  wait $$plain; plain=$$?; cat "$$report"; rm -f "$$report"; \
-	  exit $$((cluster || plain))
+	@report=$$(mktemp); $(BIN)/python -m pytest $(SECOND) > "$$report" 2>&1 & second=$$!; \
+	  $(BIN)/python -m pytest $(FIRST); first=$$?; \
+	  wait $$second; second=$$?; cat "$$report"; rm -f "$$report"; \
+	  exit $$((first || second))
 endif
 
 bench: $(VENV)/.installed

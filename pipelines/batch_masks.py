@@ -58,6 +58,21 @@ class Listing:
         """Whether files lie directly in it."""
         return name in self._folders
 
+    def picture_folders(self) -> list[str]:
+        """Folders below the root that hold pictures and no videos (whose posters those were)."""
+
+        def kinds(inside: Iterable[str]) -> set[str]:
+            return {PurePosixPath(name).suffix.lower() for name in inside}
+
+        return [
+            folder
+            for folder, inside in self._folders.items()
+            if kinds(inside) & set(PICTURE_SUFFIXES)
+            and not kinds(inside) & set(VIDEO_SUFFIXES)
+            and not any(part.startswith(".") for part in PurePosixPath(folder).parts)
+            and folder != "."
+        ]
+
     def stamp(self, name: str) -> Stamp:
         """What a file, or a folder of pictures, looked like; {} for what is not there."""
         if name in self.files:

@@ -113,11 +113,10 @@ def _task(
 ) -> VideoTask:
     seed = _seed(cfg.seed, entry.name)
     options = entry.options.model_dump()
-    is_drawn = entry.mask is None and entry.options.mask_spec(None) is None
     drawn = {"seed": seed, **cfg.data.masks.model_dump(mode="json")}
     identity = {
         "input": entry.stamp,
-        "mask": entry.mask.stamp if entry.mask else drawn if is_drawn else {},
+        "mask": entry.mask.stamp if entry.mask else drawn if _is_drawn(entry) else {},
         "model": model.digest,
         "settings": {"options": options, "segment_frames": cfg.inference.segment_frames},
     }
@@ -157,10 +156,10 @@ def output_of(cfg: JobConfig) -> str:
 
 
 def _from_listing(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
-    """Every video that is neither an output nor a mask."""
+    """Every video, or folder of frames, that is neither an output nor a mask."""
     endpoint, inference = cfg.data.s3_endpoint, cfg.inference
     uri = inference.videos.rstrip("/")
-    root = filesystem(uri, endpoint)[1]
+    root, scheme = filesystem(uri, endpoint)[1], "s3://" if uri.startswith("s3://") else ""
     others = [other for other in (inference.output, inference.masks) if other is not None]
     excluded = [relative(location(other), location(uri)) for other in others]
     videos = with_retries(lambda: list_videos(uri, endpoint))
@@ -169,21 +168,25 @@ def _from_listing(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
     def is_input(name: str) -> bool:
         return not any(name == part or name.startswith(f"{part}/") for part in excluded if part)
 
+    # (Listed URIs are plain paths or s3://.)
+    paths = [video.uri.removeprefix("s3://") for video in videos]
+    names = {relative(path, root) or PurePosixPath(root).name: path for path in paths}
+    # A mask beside the videos is no folder of frames.
+    beside = {str(it.parent) for it in map(PurePosixPath, excluded) if it.suffix}
+    folders = set(listing.picture_folders()) - beside
+    names = {name: join(root, name) for name in folders} | names  # (where there are files too)
     inputs = []
-    for video in videos:
-        # (Listed URIs are plain paths or s3://.)
-        name = relative(video.uri.removeprefix("s3://"), root) or PurePosixPath(root).name
-        if is_input(name):
-            stamp = listing.stamp(name) or listing.stamp(".")  # (a folder of pictures itself)
-            entry = Input(name, video.uri, name, stamp, inference.options)
-            inputs.append(_masked(entry, name, masks))
+    for name, path in filter(lambda it: is_input(it[0]), names.items()):
+        stamp = listing.stamp(name) or listing.stamp(".")  # (a folder of pictures itself)
+        entry = Input(name, scheme + path, name, stamp, inference.options)
+        inputs.append(_masked(entry, name, masks))
     if not inputs:
         raise BatchError(f"inference.videos {uri}: holds nothing but outputs and masks")
     for name, stamp in listing.files.items():
         if is_unsupported(name) and is_input(name):
-            place = f"{'s3://' if uri.startswith('s3://') else ''}{root}/{name}"
-            entry = Input(name, place, name, stamp, inference.options, reason="unsupported")
-            inputs.append(replace(entry, problem=f"{name}: {UNSUPPORTED}"))
+            entry = Input(name, f"{scheme}{root}/{name}", name, stamp, inference.options)
+            problem = f"{name}: {UNSUPPORTED}"
+            inputs.append(replace(entry, problem=problem, reason="unsupported"))
     return sorted(inputs, key=lambda entry: entry.name)
 
 
@@ -230,7 +233,21 @@ def _from_manifest(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
         elif options.mask_spec(None) is None:
             entry = _masked(entry, short or PurePosixPath(path).name, masks)
         inputs.append(entry)
+    if any(row.mask is not None for row in rows) or not all(map(_is_drawn, inputs)):
+        # (Holes are drawn for a test; in footage that is to be kept they would be damage.)
+        return [_refused(entry, row) for entry, row in zip(inputs, rows, strict=True)]
     return inputs
+
+
+def _refused(entry: Input, row: ManifestRow) -> Input:
+    if entry.problem or not _is_drawn(entry):
+        return entry
+    problem = f"row {row.number} names no mask, boxes or alpha, as other rows do; name one"
+    return replace(entry, problem=f"{entry.name}: {problem}")
+
+
+def _is_drawn(entry: Input) -> bool:
+    return entry.mask is None and entry.options.mask_spec(None) is None
 
 
 def _stamps(row: ManifestRow, endpoint: str | None) -> tuple[Stamp, Stamp | None, str, str]:

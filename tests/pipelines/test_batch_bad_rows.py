@@ -29,7 +29,7 @@ def of_rows(tmp_path: Path, rows: list[dict], **data):
 def test_rows_whose_places_cannot_be_asked_are_quarantined(tmp_path: Path, s3_bucket):
     touch(tmp_path / "in/a.mp4")
     rows = [
-        {"video": "a.mp4"},
+        {"video": "a.mp4", "boxes": "1,2,3,4"},
         {"video": "s3://bucket/b.mp4"},
         {"video": "gs://bucket/c.mp4"},
         {"video": "lone \udce9.mp4"},

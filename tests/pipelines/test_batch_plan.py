@@ -53,6 +53,18 @@ def test_masks_are_found_beside_the_names_they_belong_to(tmp_path: Path):
     assert "b.png" in missing.message
 
 
+def test_folders_of_frames_beside_videos_are_videos_too(tmp_path: Path):
+    source = tmp_path / "in"
+    touch(source / "a.mp4", source / "walk/0001.png", source / "walk/0002.png", source / "e.png")
+    touch(source / "films/b.mp4", source / "films/poster.jpg", source / ".old/0001.png")
+    touch(source / "m/one.png", source / "done/contact-sheets/a.mp4.png")
+    ends = {"output": str(source / "done"), "masks": str(source / "m/one.png")}
+    tasks = plan_batch(make_config(tmp_path, **ends), MODEL).tasks
+    assert [task.name for task in tasks] == ["a.mp4", "films/b.mp4", "walk"]
+    assert tasks[2].video == str(source / "walk")
+    assert tasks[2].identity["input"]["pictures"] == 2
+
+
 def test_one_mask_file_serves_every_video(tmp_path: Path):
     touch(tmp_path / "in/a.mp4", tmp_path / "in/b.mp4", tmp_path / "watermark.png")
     plan = plan_batch(make_config(tmp_path, masks=str(tmp_path / "watermark.png")), MODEL)
@@ -203,6 +215,21 @@ def test_a_manifest_says_what_is_done_to_each_video(tmp_path: Path):
     (unmasked,) = plan.settled
     assert (unmasked.name, unmasked.reason) == ("c.mp4", "mask-missing")
     assert "none.png" in unmasked.message and "row 5" in unmasked.message
+
+
+@pytest.mark.parametrize("named", ["mask", "boxes", "alpha"])
+def test_a_row_without_a_mask_among_others_with_one_gets_no_drawn_hole(tmp_path: Path, named: str):
+    touch(tmp_path / "in/a.mp4", tmp_path / "in/b.mp4", tmp_path / "in/x.png")
+    value = {"mask": "x.png", "boxes": '"1,2,30,40"', "alpha": "true"}[named]
+    text = f"video,{named}\na.mp4,{value}\nb.mp4,\n"
+    cfg = make_config(tmp_path, manifest=str(write_manifest(tmp_path / "in/list.csv", text)))
+    plan = plan_batch(cfg, MODEL)
+    assert [task.name for task in plan.tasks] == ["a.mp4"]
+    (settled,) = plan.settled
+    assert (settled.name, settled.reason) == ("b.mp4", "mask-missing")
+    assert "row 2 names no mask" in settled.message
+    write_manifest(tmp_path / "in/list.csv", f"video,{named}\na.mp4,\nb.mp4,\n")
+    assert len(plan_batch(cfg, MODEL).tasks) == 2  # none has one: all are drawn, for a test
 
 
 @pytest.mark.parametrize(

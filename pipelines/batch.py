@@ -89,7 +89,7 @@ def complete_bucket(
     with Lease(output, endpoint, say) as lease:
         plan = plan_batch(cfg, identity)
         quarantine = Quarantine(output, endpoint)
-        progress = BatchProgress(len(plan.tasks), sum(task.size for task in plan.tasks), say)
+        progress = BatchProgress.of(plan, say)
 
         def settle(task: VideoTask, outcome: VideoOutcome) -> None:
             outcomes.append(outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from pipelines.batch_plan import Plan
 from pipelines.batch_record import VideoOutcome, VideoTask
 from pipelines.batch_units import PartResult
 
@@ -31,6 +32,11 @@ class BatchProgress:
         self._started: float | None = None  # when the first part was done: starting up is no work
         self._settled = self._failed = self._frames = self._fresh = 0
         self._bytes_done = self._bytes_fresh = 0.0
+
+    @classmethod
+    def of(cls, plan: Plan, say: Callable[[str], None]) -> BatchProgress:
+        """Of all a plan's videos (those that are settled are added as well); bytes of its tasks."""
+        return cls(len(plan.all_tasks), sum(task.size for task in plan.tasks), say)
 
     def add_part(self, task: VideoTask, result: PartResult) -> None:
         """A part is staged."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.batch_collect import Collector
+from pipelines.batch_plan import Plan
 from pipelines.batch_progress import BatchProgress
 from pipelines.batch_quarantine import Quarantine
 from pipelines.batch_record import VideoOutcome, VideoTask, failure
@@ -90,6 +91,15 @@ def test_progress_counts_videos_frames_rate_and_time_left():
         progress.add_part(tasks[name], PartResult(name, 0, 1, 50, 50))
         progress.add_video(VideoOutcome(name, "", "", "failed" if name == "b" else "done"))
     assert lines[-1].startswith("2/4 videos, 150 frames, 5.0 frames/s, about 10 s left, 1 failed")
+
+
+def test_what_was_finished_before_is_in_the_total_too():
+    tasks = {name: make_task(name) for name in "abcd"}
+    settled = [VideoOutcome(name, "", "", "skipped") for name in "abc"]
+    progress = BatchProgress.of(Plan([tasks["d"]], settled, tasks), print)
+    for outcome in settled:
+        progress.add_video(outcome)
+    assert progress.text().startswith("3/4 videos")
 
 
 def test_short_videos_share_rows_and_a_long_one_has_many():

@@ -123,15 +123,19 @@ SUMS = (
 )  # fmt: skip
 
 
-def quality(sums: Iterable[Mapping[str, float]]) -> dict[str, float | None]:
+def quality(sums: Iterable[Mapping[str, float] | None]) -> dict[str, float | None]:
     """Of a video, from the sums of its segments in order; of its worst stretch, that is.
 
     `seam`: how much the picture jumps across the hole's edge, over the same around it. `warping`:
     how much the hole differs from the frame before, warped by optical flow, over the same of its
     ring; the larger of two ratios, pixel by pixel (noise) and averaged over 9x9 (brightness).
-    None where there was nothing to measure, or nothing to compare with.
+    None where there was nothing to measure, or nothing to compare with. {} where the sums of a
+    segment are None, as it was not measured: the others say nothing of the whole.
     """
-    stretches = list(_stretches(sums))
+    known = list(sums)
+    if any(part is None for part in known):
+        return {}
+    stretches = list(_stretches(known))
     found = {"seam": [_seam(part) for part in stretches]}
     found["warping"] = [_warping(part) for part in stretches]
     return {

@@ -86,8 +86,9 @@ def _outcome(
 ) -> VideoOutcome:
     """All but the time it took."""
     figures = quality([mark["quality"] for mark in marks]) if settings.quality else {}
-    tests = [mark["self_test"] for mark in marks if mark["self_test"] is not None]
-    figures = {"seam": None, "warping": None, **figures, "self_test": min(tests, default=None)}
+    if settings.self_test_frames:
+        tests = [mark["self_test"] for mark in marks if mark["self_test"] is not None]
+        figures["self_test"] = min(tests, default=None)
     outcome = VideoOutcome(
         name=task.name,
         video=task.video,

@@ -2,7 +2,8 @@
 
 An output belongs under its name, or in `_review` where its figures break a limit. Limits are no
 part of what an output is made from: when they change, what is finished is judged again by the
-figures in its record, and moved. What was made from an earlier input or model and now has a
+figures in its record, and moved; where a limit needs a figure that was not measured then and is
+measured now, the video is done again. What was made from an earlier input or model and now has a
 successor in `_review` is moved to `_outdated`, so that nothing under a final name is out of date.
 """
 
@@ -83,6 +84,10 @@ def find_finished(
         record = parse_record(content)
         if not _vouches(record, task, uri, files[uri], endpoint, verify):
             continue
+        lacking = [key for key in _wanted(task, limits) if key not in record["outcome"].quality]
+        if lacking:
+            log.warning("%s: made again: %s was not measured", task.name, ", ".join(lacking))
+            continue
         other = task.review if uri == task.output else task.output
         outcome = judged(record["outcome"], task, limits)
         return Finished(uri, record, outcome, other in files or record_of(other) in files)
@@ -97,14 +102,24 @@ def stored(task: VideoTask, endpoint: str | None) -> dict[str, Stamp]:
 
 
 def judged(outcome: VideoOutcome, task: VideoTask, limits: Mapping[str, float]) -> VideoOutcome:
-    """The outcome with the status and place that limits give it."""
-    broken = "; ".join(judge(outcome.quality, limits))
+    """The outcome with the status and place that limits give it.
+
+    A figure that was to be measured for a limit and is missing breaks it.
+    """
+    missing = [key for key in _wanted(task, limits) if key not in outcome.quality]
+    broken = [*judge(outcome.quality, limits), *(f"{key} was not measured" for key in missing)]
+    broken = "; ".join(broken)
     return replace(
         outcome,
         status="review" if broken else "done",
         output=task.review if broken else task.output,
         review=broken,
     )
+
+
+def _wanted(task: VideoTask, limits: Mapping[str, float]) -> list[str]:
+    """Figures that are measured and have a limit."""
+    return [key for key in task.figures if key in limits]
 
 
 def put_in_place(

@@ -131,6 +131,7 @@ def _task(
         options=options,
         size=int(entry.stamp.get("bytes", 0)),
         identity=identity,
+        measures=cfg.inference.model_dump(include={"quality", "self_test_frames"}),
     )
 
 

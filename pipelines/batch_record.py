@@ -44,6 +44,8 @@ class VideoTask:
         options: values of `VideoOptions`.
         size: bytes of the input, as far as known; what work is shared out by.
         identity: what the fingerprint was taken of, for the record.
+        measures: `quality` and `self_test_frames` of the configuration. They change no output, but
+            segments staged without figures are of no use where there are to be some.
     """
 
     name: str
@@ -56,6 +58,13 @@ class VideoTask:
     options: dict[str, Any] = field(default_factory=dict)
     size: int = 0
     identity: dict[str, Any] = field(default_factory=dict)
+    measures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Those of `cssta.quality` that are measured."""
+        seen = ("seam", "warping") if self.measures.get("quality") else ()
+        return (*seen, "self_test") if self.measures.get("self_test_frames") else seen
 
     @property
     def output(self) -> str:
@@ -85,7 +94,7 @@ class VideoTask:
     @property
     def staging(self) -> str:
         """URI of the folder for finished segments of exactly this work."""
-        return join(self.work, digest([self.fingerprint, __version__])[:20])
+        return join(self.work, digest([self.fingerprint, __version__, self.measures])[:20])
 
 
 def record_of(output: str) -> str:
@@ -101,7 +110,8 @@ class VideoOutcome:
 
     Attributes:
         seconds: of work on it, on however many processes.
-        quality: seam, warping and self_test as in `cssta.quality`; None where not measured.
+        quality: seam, warping and self_test as in `cssta.quality`, those that were measured; None
+            where there was nothing to measure (no hole, or no room for another).
         review: in words, why the video is held back; "" if it is not.
         segments: pieces that it was completed in.
         hole_frames: frames that had a hole.

@@ -207,3 +207,7 @@ def test_judging_in_words():
     assert judge({"seam": math.nan}, {"seam": 2}) and judge({"self_test": math.nan}, LIMITS)
     with pytest.raises(ValueError, match=r"'sharpness'.*seam, warping, self_test"):
         judge(found, {"sharpness": 1})
+
+
+def test_a_segment_that_was_not_measured_leaves_the_video_without_figures():
+    assert quality([QualityMeter().sums(), None]) == {}

@@ -50,7 +50,7 @@ def test_what_is_published_has_a_record_and_leaves_no_work(one_video):
     assert record["identity"]["input"]["bytes"] == (Path(task.video)).stat().st_size
     assert record["model"]["digest"] == MODEL.digest and record["software"].startswith("cssta ")
     assert record["outcome"]["seconds"] > 0
-    assert {"seam", "warping", "self_test"} == record["outcome"]["quality"].keys()
+    assert {"seam", "warping"} == record["outcome"]["quality"].keys()
     assert sorted(p.name for p in Path(task.root).rglob("*") if p.is_file()) == [
         "a.mp4", "a.mp4.json",
     ]  # fmt: skip

@@ -110,7 +110,8 @@ def finish(task, status: str = "done") -> None:
     """Publish an output and its record, as a completed video has them."""
     output = Path(task.output)
     touch(output)
-    outcome = VideoOutcome(task.name, task.video, task.output, status, frames=5)
+    figures = {"seam": 1.0, "warping": 1.0}
+    outcome = VideoOutcome(task.name, task.video, task.output, status, frames=5, quality=figures)
     Path(record_of(task.output)).write_text(write_record(task, MODEL, outcome, published(output)))
 
 
@@ -175,7 +176,8 @@ def test_what_is_held_for_review_is_not_done_again(tmp_path: Path):
     touch(tmp_path / "in/a.mp4")
     (task,) = plan_batch(make_config(tmp_path), MODEL).tasks
     touch(Path(task.review))
-    outcome = VideoOutcome(task.name, task.video, task.review, "review", quality={"seam": 2.0})
+    outcome = VideoOutcome(task.name, task.video, task.review, "review",
+                           quality={"seam": 2.0, "warping": None})  # fmt: skip
     file = published(Path(task.review))
     Path(record_of(task.review)).write_text(write_record(task, MODEL, outcome, file))
     plan = plan_batch(make_config(tmp_path, limits={"seam": 1.5}), MODEL)

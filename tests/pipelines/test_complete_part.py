@@ -118,6 +118,17 @@ def test_the_self_test_is_made_once_where_the_first_hole_is(long_video, tmp_path
     assert complete_one(task, settings).quality["self_test"] == next(t for t in tests if t)
 
 
+def test_segments_without_figures_are_not_taken_where_there_are_to_be_some(long_video, tmp_path):
+    """A run with `quality` off was killed and is resumed with it on."""
+    off = config(tmp_path, inference={"segment_frames": 12, "quality": False})
+    (task,) = plan_batch(off, MODEL).tasks
+    complete_parts(task, settings_of(off))
+    again, settings = long_video
+    assert again.fingerprint == task.fingerprint and again.staging != task.staging
+    outcome = complete_one(again, settings)
+    assert outcome.status == "done" and outcome.quality["seam"] is not None
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [(MemoryError(), "out-of-memory"), (RuntimeError("no such kernel"), "unexpected")],

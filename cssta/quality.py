@@ -129,13 +129,11 @@ def quality(sums: Iterable[Mapping[str, float] | None]) -> dict[str, float | Non
     `seam`: how much the picture jumps across the hole's edge, over the same around it. `warping`:
     how much the hole differs from the frame before, warped by optical flow, over the same of its
     ring; the larger of two ratios, pixel by pixel (noise) and averaged over 9x9 (brightness).
-    None where there was nothing to measure, or nothing to compare with. {} where the sums of a
-    segment are None, as it was not measured: the others say nothing of the whole.
+    None: there was nothing to measure or to compare with; {}: a segment was not measured.
     """
-    known = list(sums)
-    if any(part is None for part in known):
+    if None in (sums := list(sums)):
         return {}
-    stretches = list(_stretches(known))
+    stretches = list(_stretches(sums))
     found = {"seam": [_seam(part) for part in stretches]}
     found["warping"] = [_warping(part) for part in stretches]
     return {

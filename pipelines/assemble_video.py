@@ -133,7 +133,8 @@ def _publish(
     for uri in (record_of(outcome.output), task.sheet):
         with_retries(lambda uri=uri: storage.delete(uri, endpoint))
     with_retries(lambda: storage.publish(whole, outcome.output, endpoint, task.staging))
-    batch_finished.write(task, settings.model, outcome, content.hexdigest(), endpoint)
+    size, digest = whole.stat().st_size, content.hexdigest()
+    batch_finished.write(task, settings.model, outcome, size, digest, endpoint)
     batch_finished.clear_other_place(task, outcome.output, endpoint)
 
 

@@ -39,7 +39,7 @@ from pipelines.batch_plan import Plan, output_of, plan_batch
 from pipelines.batch_progress import BatchProgress
 from pipelines.batch_publish import publish_results
 from pipelines.batch_quarantine import Quarantine
-from pipelines.batch_record import ModelIdentity, VideoOutcome, VideoTask, failure
+from pipelines.batch_record import FINISHED, ModelIdentity, VideoOutcome, VideoTask, failure
 from pipelines.batch_source import BatchSettings
 from pipelines.batch_summary import BatchSummary
 from pipelines.batch_units import PartResult, group_tasks, most_units, survey_group
@@ -98,32 +98,40 @@ def complete_bucket(
                 if outcome.status == "failed" and outcome.reason not in KEEPING:
                     # What is wrong may be in the segments: nothing is to be built on them again.
                     Staging(task, endpoint).remove()
+                elif outcome.status in FINISHED:
+                    Staging(task, endpoint).remove(lease.since)
             except StorageError as error:  # one video's record must not end the others
                 log.warning("%s: %s", task.name, error)
             progress.add_video(outcome)
             if on_video:
                 on_video(outcome, len(outcomes), len(plan.all_tasks))
 
-        for outcome in _moved(plan, identity, endpoint, say):
+        for outcome in _moved(plan, identity, endpoint, say, lease):
             settle(plan.all_tasks[outcome.name], outcome)
         try:
             if plan.tasks:
-                _complete(cfg, plan, settings, files, load_engine, settle, progress, lease.check)
+                _complete(cfg, plan, settings, files, load_engine, settle, progress, lease)
+            lease.check(look=True)
             summary = publish_results(
                 cfg, identity, plan, outcomes, settings, started, _on_cluster(settings), log_run
             )
         finally:
             clean_nodes(settings.scratch)
-        _clean_work(plan, output, endpoint)
+        _clean_work(plan, output, endpoint, lease.since)
     return summary
 
 
 def _moved(
-    plan: Plan, model: ModelIdentity, endpoint: str | None, say: Callable[[str], None]
+    plan: Plan,
+    model: ModelIdentity,
+    endpoint: str | None,
+    say: Callable[[str], None],
+    lease: Lease,
 ) -> list[VideoOutcome]:
     """The settled outcomes, once everything finished is where the limits want it."""
     failed: dict[str, VideoOutcome] = {}
     for name, found in plan.misplaced.items():
+        lease.check(look=True)
         try:
             put_in_place(plan.all_tasks[name], model, found, endpoint)
             say(f"{name}: judged again, now at {found.outcome.output}")
@@ -168,7 +176,7 @@ def _complete(
     load_engine: LoadEngine,
     settle: Callable[[VideoTask, VideoOutcome], None],
     progress: BatchProgress,
-    check: Callable[[], None],
+    lease: Lease,
 ) -> None:
     """Tasks to outcomes: Ray Data from survey to staged segments, then a task for each video."""
     pool = plan_pool(cfg, ray.cluster_resources(), most_units(plan.tasks))
@@ -190,6 +198,7 @@ def _complete(
     assemble = ray.remote(num_cpus=share, max_retries=3)(assemble_task)
 
     def publish(task: VideoTask) -> VideoOutcome:
+        lease.check(look=True)
         return ray.get(assemble.remote(task, settings))
 
     def give_up(name: str) -> None:
@@ -199,7 +208,7 @@ def _complete(
         plan.tasks, publish, settle, give_up, cfg.inference.assemblers, progress
     ) as collector:
         for row in completed.iter_rows():
-            check()
+            lease.check()
             for result in json.loads(row["results"]):
                 collector.add(PartResult(**result))
 
@@ -241,11 +250,12 @@ def clean_nodes(scratch: str) -> None:
     ray.wait(pending, num_returns=len(pending), timeout=60)
 
 
-def _clean_work(plan: Plan, output: str, endpoint: str | None) -> None:
+def _clean_work(plan: Plan, output: str, endpoint: str | None, since: int = 0) -> None:
     """Remove unfinished work on what is finished, left by a job that was killed in between."""
     for outcome in plan.settled:
         if outcome.status == "skipped":
-            _remove(Staging(plan.all_tasks[outcome.name], endpoint).remove)
+            staging = Staging(plan.all_tasks[outcome.name], endpoint)
+            _remove(lambda staging=staging: staging.remove(since))
     for rest in ("quarantine", "results"):
         uri = join(output, WORK, rest)
         _remove(lambda uri=uri: with_retries(lambda: delete(uri, endpoint)))

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from pipelines.batch_lease import LeaseError
 from pipelines.batch_progress import BatchProgress
 from pipelines.batch_record import VideoOutcome, VideoTask, failure
 from pipelines.batch_units import PartResult
@@ -24,7 +25,8 @@ class Collector:
 
     Args:
         tasks: all that results will come of.
-        assemble: publishes a video whose parts are all staged; called in threads.
+        assemble: publishes a video whose parts are all staged; called in threads. LeaseError ends
+            the batch, at the latest on leaving.
         settle: takes each outcome once, from one thread at a time.
         give_up: told of a video that failed, so that its other parts are not done in vain.
         assemblers: videos that are assembled at the same time.
@@ -68,6 +70,8 @@ class Collector:
     def _finish(self, task: VideoTask) -> None:
         try:
             outcome = self._assemble(task)
+        except LeaseError:  # (the whole batch's end)
+            raise
         except Exception as error:  # (of the cluster: what a video does wrong is an outcome)
             log.warning("%s: its assembly was lost", task.name, exc_info=error)
             outcome = failure(task, "lost", f"{LOST} ({type(error).__name__})")

@@ -4,7 +4,8 @@ An output belongs under its name, or in `_review` where its figures break a limi
 part of what an output is made from: when they change, what is finished is judged again by the
 figures in its record, and moved; where a limit needs a figure that was not measured then and is
 measured now, the video is done again. What was made from an earlier input or model and now has a
-successor in `_review` is moved to `_outdated`, so that nothing under a final name is out of date.
+successor in `_review` is moved to `_outdated`. Where the new attempt fails, the earlier output
+stays under its name: its record says what it was made from, `_quarantine` why there is none newer.
 """
 
 from __future__ import annotations
@@ -135,21 +136,38 @@ def put_in_place(
         # (An older record must not vouch for the new file.)
         with_retries(lambda: storage.delete(record_of(uri), endpoint))
         with_retries(lambda: storage.copy(found.uri, uri, endpoint, task.staging))
-        write(task, model, outcome, found.record["sha256"], endpoint)
+        size, sha256 = found.record["bytes"], found.record["sha256"]
+        write(task, model, outcome, size, sha256, endpoint)
     clear_other_place(task, outcome.output, endpoint)
 
 
 def write(
-    task: VideoTask, model: ModelIdentity, outcome: VideoOutcome, sha256: str, endpoint: str | None
+    task: VideoTask,
+    model: ModelIdentity,
+    outcome: VideoOutcome,
+    size: int,
+    sha256: str,
+    endpoint: str | None,
 ) -> None:
-    """Record an output that is in its place. Raises StorageError."""
-    stamp = with_retries(lambda: stamp_of(outcome.output, endpoint))
+    """Record an output of so many bytes that was put in its place.
+
+    It is read again: another driver may have put its own there since. (What comes after this look
+    has another time than the record says, and is read by whoever relies on it.)
+
+    Raises StorageError.
+    """
+    uri = outcome.output
+    stamp = with_retries(lambda: stamp_of(uri, endpoint))
     if not stamp:
-        raise StorageError(f"{outcome.output}: is gone just after it was published")
-    file = Published(stamp["bytes"], stamp["modified"], sha256)
+        raise StorageError(f"{uri}: is gone just after it was published")
+    if stamp["bytes"] != size or with_retries(lambda: storage.sha256(uri, endpoint)) != sha256:
+        raise StorageError(
+            f"{uri}: is not what was just published; end the other batch that writes there"
+        )
+    file = Published(size, stamp["modified"], sha256)
     content = write_record(task, model, outcome, file).encode()
-    uri = record_of(outcome.output)
-    with_retries(lambda: storage.write_bytes(content, uri, endpoint, task.staging))
+    record = record_of(uri)
+    with_retries(lambda: storage.write_bytes(content, record, endpoint, task.staging))
 
 
 def clear_other_place(task: VideoTask, current: str, endpoint: str | None) -> None:

@@ -1,9 +1,12 @@
 """One driver per output: a lease in the output's `_work` folder, renewed while its driver lives.
 
-Nothing would be damaged by two drivers (whatever they publish is whole and the same), but each
-would do the other's work again. A lease whose driver is seen to be dead, or that nobody renews, is
-taken over; no clocks are compared. (Object stores have no locks: of two drivers that start in the
-same moment the one that wrote last has it, and the other finds that out.)
+Of two drivers each would do the other's work again; and where their inputs, model or settings
+differ, so does what they publish under the same names (whole, and recorded only by whose it is).
+So each looks at the lease again before it publishes, and ends if it was lost. A lease whose driver
+is seen to be dead, or that nobody renews, is taken over; no clocks are compared. (Object stores
+have no locks: of two drivers that start in the same moment the one that wrote last has it, and the
+other finds that out. Between a look at the lease and a publishing another may still take it: a
+record is only written for one's own bytes.)
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from pipelines.batch_masks import stamp_of
 from pipelines.batch_names import WORK
 from pipelines.retries import with_retries
 from pipelines.storage import StorageError, delete, exists, join, read_bytes, write_bytes
@@ -61,9 +65,27 @@ class Lease:
         self._beat, self._stale = beat, stale
         self._own = {"token": uuid.uuid4().hex, "beat": 0, **this_process()}
         self._over, self._lost = threading.Event(), ""
+        self._renewed = time.monotonic()
+        self.since = 0
+        """When it was taken: ns, by the storage's clock."""
 
-    def check(self) -> None:
-        """Raise LeaseError if another driver has taken over meanwhile."""
+    def check(self, look: bool = False) -> None:
+        """Raise LeaseError if another driver has taken over meanwhile, or may have.
+
+        It may where the lease could not be renewed for as long as others wait. With `look`, what
+        is stored is looked at now.
+        """
+        if look and not self._lost:
+            try:
+                self._look()
+            except (StorageError, OSError) as error:  # (what cannot be renewed is lost in time)
+                log.warning("the lease could not be looked at: %s", error)
+        silent = time.monotonic() - self._renewed
+        if not self._lost and silent >= self._stale:
+            self._lost = (
+                f"{self._output}: the lease could not be renewed for {silent:.0f} s, so that "
+                "another batch may have taken over; this batch ends, run it again"
+            )
         if self._lost:
             raise LeaseError(self._lost)
 
@@ -74,7 +96,9 @@ class Lease:
         self._write()
         time.sleep(SETTLE)
         self._look()
-        self.check()
+        if self._lost:
+            raise LeaseError(self._lost)
+        self.since = with_retries(lambda: stamp_of(self._file, self._endpoint)).get("modified", 0)
         _held.add(self._own["token"])
         self._thread = threading.Thread(target=self._renew, daemon=True, name="lease")
         self._thread.start()
@@ -85,9 +109,9 @@ class Lease:
         self._thread.join()
         _held.discard(self._own["token"])
         try:
-            if not self._lost and self._is_own(self._read()):
+            if self._is_own(self._read()):
                 with_retries(lambda: delete(self._folder, self._endpoint))
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             log.warning("the lease could not be given back: %s", error)
 
     def _wait_for_sign(self, found: dict[str, Any]) -> None:
@@ -118,7 +142,7 @@ class Lease:
                     return
                 self._own["beat"] += 1
                 self._write()
-            except StorageError as error:
+            except (StorageError, OSError) as error:
                 log.warning("the lease could not be renewed: %s", error)
 
     def _look(self) -> None:
@@ -147,8 +171,9 @@ class Lease:
         return None  # damaged: nobody's
 
     def _write(self) -> None:
-        content = json.dumps(self._own).encode()
+        content, now = json.dumps(self._own).encode(), time.monotonic()
         with_retries(lambda: write_bytes(content, self._file, self._endpoint, self._folder))
+        self._renewed = now
 
 
 def this_process() -> dict[str, Any]:

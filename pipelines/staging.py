@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pyarrow import fs as pafs
 
 from pipelines import storage
+from pipelines.batch_masks import Listing
 from pipelines.batch_record import VideoTask
 from pipelines.retries import with_retries
 from pipelines.storage import StorageError, join
@@ -78,9 +80,28 @@ class Staging:
             return Path(path)
         return with_retries(lambda: storage.fetch(self.segment(number), folder, self.endpoint))
 
-    def remove(self) -> None:
-        """Remove all unfinished work on this output, of earlier inputs too."""
-        with_retries(lambda: storage.delete(self.task.work, self.endpoint))
+    def remove(self, since: int = 0) -> None:
+        """Remove this task's unfinished work, and outdated work on the same output.
+
+        Outdated is what was staged for another input, model or settings and is older than `since`
+        (ns, by the storage's clock): younger work is another run's, which may still be at it.
+        """
+        with_retries(lambda: storage.delete(self.task.staging, self.endpoint))
+        for folder, modified in with_retries(self._folders).items():
+            if modified < since:
+                with_retries(lambda uri=folder: storage.delete(uri, self.endpoint))
+        system, path = storage.filesystem(self.task.work, self.endpoint)
+        if isinstance(system, pafs.LocalFileSystem):
+            with suppress(OSError):  # (there is something in it, or it was never made)
+                Path(path).rmdir()
+
+    def _folders(self) -> dict[str, int]:
+        """Staging folders on the output, of whatever input, and when last a file came to them."""
+        found: dict[str, int] = {}
+        for name, stamp in Listing(self.task.work, self.endpoint).files.items():
+            uri = join(self.task.work, name.partition("/")[0])
+            found[uri] = max(found.get(uri, 0), stamp["modified"])
+        return found
 
     def _read(self, uri: str) -> dict[str, Any] | None:
         def read() -> bytes | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.batch_collect import Collector
+from pipelines.batch_lease import LeaseError
 from pipelines.batch_plan import Plan
 from pipelines.batch_progress import BatchProgress
 from pipelines.batch_quarantine import Quarantine
@@ -79,6 +80,16 @@ def test_what_is_lost_is_said():
         for result in parts("a", 1) + parts("b", 2)[:1]:
             collector.add(result)
     assert batch.statuses() == {"a": ("failed", "lost"), "b": ("failed", "lost")}
+
+
+def test_a_lost_lease_ends_the_batch_instead_of_a_video():
+    def assemble(task: VideoTask) -> VideoOutcome:
+        raise LeaseError("taken over")
+
+    batch = Batch("ab", assemble)
+    with pytest.raises(LeaseError), batch.collector() as collector:
+        collector.add(parts("a", 1)[0])
+    assert batch.statuses() == {}
 
 
 def test_progress_counts_videos_frames_rate_and_time_left():

@@ -143,4 +143,27 @@ def test_an_output_that_vanishes_is_told(finished):
         {},
     )
     with pytest.raises(StorageError, match="is gone"):
-        batch_finished.write(finished, MODEL, outcome, "ab", None)
+        batch_finished.write(finished, MODEL, outcome, 3, "ab", None)
+
+
+def test_nothing_vouches_for_what_another_driver_put_there(finished, monkeypatch):
+    """It publishes under the same name just before the record of the first is written."""
+    size = Path(finished.output).stat().st_size
+    record = Path(record_of(finished.output))
+    settings = settings_of(config(Path(finished.root).parent))
+    real = storage.publish
+    for theirs in (b"theirs", bytes(size)):
+        record.unlink()
+
+        def meanwhile(local: Path, uri: str, *more, theirs: bytes = theirs) -> None:
+            real(local, uri, *more)
+            if uri == finished.output:
+                Path(uri).write_bytes(theirs)
+
+        monkeypatch.setattr(storage, "publish", meanwhile)
+        outcome = complete_one(finished, settings)
+        assert (outcome.status, outcome.reason) == ("failed", "storage")
+        assert "end the other batch" in outcome.message and not record.exists()
+        monkeypatch.undo()
+        assert complete_one(finished, settings).status == "done"
+        assert json.loads(record.read_text())["sha256"] == storage.sha256(finished.output)

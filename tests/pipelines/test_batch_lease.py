@@ -12,7 +12,7 @@ import pytest
 
 from pipelines import batch_lease
 from pipelines.batch_lease import Lease, LeaseError
-from pipelines.storage import exists, join, read_bytes, write_bytes
+from pipelines.storage import StorageError, exists, join, read_bytes, write_bytes
 
 HOLDS = """
 import sys, time
@@ -109,6 +109,34 @@ def test_a_lease_that_was_taken_is_noticed_and_left(output):
                 time.sleep(0.2)
                 lease.check()
     assert json.loads(read_bytes(file_of(output), output[1]))["token"] == "theirs"
+
+
+def test_a_lease_is_looked_at_before_publishing(output):
+    """Long before it would be renewed."""
+    with Lease(*output, beat=60) as lease:
+        lease.check(look=True)
+        of_another_machine(output)
+        lease.check()
+        with pytest.raises(LeaseError, match="has taken over"):
+            lease.check(look=True)
+
+
+@pytest.mark.parametrize("error", [StorageError("no answer"), ConnectionResetError()])
+def test_a_lease_that_cannot_be_renewed_is_lost(tmp_path: Path, monkeypatch, error: Exception):
+    def refuse(*_) -> None:
+        raise error
+
+    with Lease(str(tmp_path), beat=0.05, stale=1) as lease:
+        time.sleep(1.5)
+        lease.check()  # (renewed all the while)
+        with monkeypatch.context() as patch:
+            patch.setattr(batch_lease, "write_bytes", refuse)
+            time.sleep(0.3)
+            lease.check(look=True)
+            assert lease._thread.is_alive()
+            time.sleep(1)
+            with pytest.raises(LeaseError, match="could not be renewed for"):
+                lease.check()
 
 
 def test_a_lease_that_this_process_could_not_give_back_is_no_ones(tmp_path: Path):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from pipelines.manifest import Rejected
+
+logger = logging.getLogger(__name__)
 
 NAMED = 5  # of the failures in a message
 ATTEMPTS = 2  # with a file that ends the process which decodes it
@@ -53,8 +57,11 @@ class Failures:
 
         check_failures(known, limit)
         self._limit, self._known = limit, tuple(known)
-        # Beside the driver, with which alone it may end: other nodes come and go.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._seen: list[Rejected] = []
+        self._lost = False
+        # Beside the driver, with which alone it may end: other nodes come and go. (A soft affinity
+        # does not keep it there.)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._log = ray.remote(num_cpus=0, scheduling_strategy=here)(_FailureLog).remote()
 
     def report(self, rejected: Rejected) -> None:
@@ -93,10 +100,20 @@ class Failures:
             check_failures([*self._known, *self.list()], self._limit)
 
     def list(self) -> list[Rejected]:
-        """One entry per file and reason, sorted, without the known ones."""
+        """One entry per file and reason, sorted, without the known ones.
+
+        Where the log is lost, what this process knew of it last: no job ends for want of a list.
+        """
         import ray
 
-        return ray.get(self._log.entries.remote())
+        try:
+            self._seen = ray.get(self._log.entries.remote())
+        except ray.exceptions.RayActorError as error:
+            if not self._lost:
+                reason = str(error).strip().splitlines()[0]
+                logger.warning("failed files are no longer counted: %s", reason)
+            self._lost = True
+        return self._seen
 
 
 class _FailureLog:
@@ -119,3 +136,6 @@ class _FailureLog:
 
     def entries(self) -> list[Rejected]:
         return [self._entries[key] for key in sorted(self._entries)]
+
+    def pid(self) -> int:
+        return os.getpid()

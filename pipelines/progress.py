@@ -1,16 +1,22 @@
 """Lines of progress from other processes, shown in the driver's output as they come.
 
 Ray can forward what workers print, but then forwards everything that any library prints there.
+No job ends for want of these lines: where what holds them is lost, it goes on without them.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
+FLUSH_S = 30.0
 
 
 class Progress:
@@ -23,10 +29,11 @@ class Progress:
         self._lines.add.remote(line)
 
     def flush(self) -> None:
-        """Wait until what this process has said is there (its calls are taken in order)."""
+        """Wait until what this process has said is there or lost (calls are taken in order)."""
         import ray
 
-        ray.get(self._lines.flush.remote())
+        with suppress(ray.exceptions.RayError):
+            ray.get(self._lines.flush.remote(), timeout=FLUSH_S)
 
 
 @contextmanager
@@ -35,18 +42,29 @@ def relay(say: Callable[[str], None]) -> Iterator[Progress]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    # Beside the driver, with which alone it may end.
+    # Beside the driver, with which alone it may end. (A soft affinity does not keep it there.)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lines = ray.remote(num_cpus=0, scheduling_strategy=here)(_Lines).remote()
-    ended = threading.Event()
+    ended, lost = threading.Event(), threading.Event()
 
-    def take() -> None:
-        for line in ray.get(lines.take.remote()):
+    def take() -> bool:
+        try:
+            taken = ray.get(lines.take.remote(), timeout=FLUSH_S)
+        except ray.exceptions.GetTimeoutError:
+            return True  # (a busy machine)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[0]
+            logger.warning("the job goes on without lines of progress: %s", reason)
+            return False
+        for line in taken:
             say(line)
+        return True
 
     def follow() -> None:
         while not ended.wait(POLL_S):
-            take()
+            if not take():
+                lost.set()
+                return
 
     thread = threading.Thread(target=follow, daemon=True, name="progress")
     thread.start()
@@ -55,8 +73,9 @@ def relay(say: Callable[[str], None]) -> Iterator[Progress]:
     finally:
         ended.set()
         thread.join()
-        time.sleep(POLL_S)  # lines are sent without waiting: the last may still be on their way
-        take()
+        if not lost.is_set():
+            time.sleep(POLL_S)  # lines are sent without waiting: the last may be on their way
+            take()
         ray.kill(lines)
 
 
@@ -69,6 +88,9 @@ class _Lines:
 
     def flush(self) -> None:
         pass
+
+    def pid(self) -> int:
+        return os.getpid()
 
     def take(self) -> list[str]:
         taken, self._waiting = self._waiting, []

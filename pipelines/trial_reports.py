@@ -2,14 +2,20 @@
 
 Trials are Ray tasks and the study is with the driver, so an actor stands between: a trial asks it
 with its score and waits; the driver takes what was asked, has the pruner judge, and answers.
+Where the actor is lost, trials go on to their ends: they can no longer be pruned.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from typing import NamedTuple
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+logger = logging.getLogger(__name__)
 
 
 class PrunedError(RuntimeError):
@@ -28,7 +34,9 @@ class Board:
     """The driver's side; `reporter` makes a trial's. Needs a connected Ray; `close` it."""
 
     def __init__(self) -> None:
-        self._actor = ray.remote(num_cpus=0)(_Board).remote()
+        # Beside the driver: other nodes come and go.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
 
     def reporter(self, trial: int) -> Reporter:
         return Reporter(self._actor, trial)
@@ -36,6 +44,14 @@ class Board:
     def take(self) -> ray.ObjectRef:
         """Of a list of Scores, which is ready as soon as any trial waits for an answer."""
         return self._actor.take.remote()
+
+    def scores(self, taken: ray.ObjectRef) -> list[Score] | None:
+        """What was asked; None once the actor is lost, and then there is nothing more to take."""
+        try:
+            return ray.get(taken)
+        except ray.exceptions.RayActorError as error:
+            logger.warning("trials are not pruned: %s", str(error).strip().splitlines()[0])
+            return None
 
     def answer(self, score: Score, prune: bool) -> None:
         """Let the trial that reported it go on, or end it."""
@@ -53,7 +69,11 @@ class Reporter:
 
     def __call__(self, step: int, value: float) -> None:
         """Report a score. Raises PrunedError if the trial is to end."""
-        if ray.get(self._actor.ask.remote(self._trial, step, float(value))):
+        try:
+            prune = ray.get(self._actor.ask.remote(self._trial, step, float(value)))
+        except ray.exceptions.RayActorError:
+            return  # (the driver tells it, once)
+        if prune:
             raise PrunedError(f"pruned after {step} steps, at {value:.4g}")
 
 
@@ -78,3 +98,6 @@ class _Board:
         waiting = self._answers.pop((trial, step), None)
         if waiting is not None and not waiting.done():
             waiting.set_result(prune)
+
+    async def pid(self) -> int:
+        return os.getpid()

@@ -163,11 +163,13 @@ def _run_trials(
                 ref = task.remote(shared_objective, params, shared_cfg, reporter)
                 running[ref] = (trial, time.monotonic())
                 remaining -= 1
-            done, _ = ray.wait([asked, *running], num_returns=1, timeout=poll_seconds)
+            waited = [*([asked] if asked else []), *running]
+            done, _ = ray.wait(waited, num_returns=1, timeout=poll_seconds)
             for ref in done:
                 if ref == asked:
-                    _answer(board, ray.get(asked), [trial for trial, _ in running.values()])
-                    asked = board.take()
+                    scores = board.scores(asked)
+                    _answer(board, scores or [], [trial for trial, _ in running.values()])
+                    asked = None if scores is None else board.take()
                 else:
                     trial, started = running.pop(ref)
                     yield _tell(study, trial, ref, time.monotonic() - started)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
+import psutil
 import pytest
 
-from pipelines.failures import TooManyFailuresError, check_failures, most_failures
+from pipelines.failures import Failures, TooManyFailuresError, check_failures, most_failures
 from pipelines.manifest import Rejected
 
 
@@ -35,3 +38,24 @@ def test_a_file_counts_once_whatever_is_wrong_with_it():
 def test_a_long_list_is_cut():
     with pytest.raises(TooManyFailuresError, match=r"^9 files .*/v/4.*read; and 4 more\. Mend"):
         check_failures([bad(str(number)) for number in range(9)], 0)
+
+
+@pytest.mark.cluster
+def test_a_job_goes_on_when_what_holds_the_failures_is_killed(ray_cluster, caplog):
+    failures = Failures(limit=5)
+    failures.report(bad("a"))
+    assert failures.list() == [bad("a")]
+    holder = psutil.Process(ray_cluster.get(failures._log.pid.remote()))
+    holder.kill()
+    holder.wait(10)
+
+    def decode(failures: Failures) -> str:
+        with failures.attempt("0/0", "/v/b"):
+            failures.report(bad("b"))
+            return "decoded"
+
+    assert ray_cluster.get(ray_cluster.remote(num_cpus=0)(decode).remote(failures)) == "decoded"
+    with caplog.at_level(logging.WARNING, "pipelines.failures"):
+        assert failures.list() == failures.list() == [bad("a")]  # what was known last
+        failures.check()
+    assert len(caplog.records) == 1

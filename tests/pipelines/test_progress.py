@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 
+import psutil
 import pytest
 
 from pipelines.progress import relay
@@ -44,6 +47,24 @@ def test_an_error_inside_is_passed_on_after_the_last_lines(ray_cluster):
         ray_cluster.get(ray_cluster.remote(num_cpus=0)(_say).remote(progress, "before"))
         raise RuntimeError("stage failed")
     assert lines == ["before"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
+
+
+def test_a_job_goes_on_when_what_holds_its_lines_is_killed(ray_cluster, caplog):
+    lines: list[str] = []
+    work = ray_cluster.remote(num_cpus=0)(_say)
+    with caplog.at_level(logging.WARNING, "pipelines.progress"), relay(lines.append) as progress:
+        ray_cluster.get(work.remote(progress, "before"))
+        holder = psutil.Process(ray_cluster.get(progress._lines.pid.remote()))
+        assert holder.pid != os.getpid()
+        holder.kill()
+        holder.wait(10)
+        # Saying something, and waiting until it is there, go on too: here and elsewhere.
+        ray_cluster.get(work.remote(progress, "after"))
+        _say(progress, "after")
+    assert set(lines) <= {"before"}
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("the job goes on without lines of progress: ")
     assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 
+import psutil
 import pytest
 
 from pipelines.trial_reports import Board, PrunedError, Score
@@ -32,3 +34,22 @@ def test_every_report_is_answered(ray_cluster):
         *(Score(0, step, 10.0 * step) for step in (1, 2, 3)),
         *(Score(1, step, 10.0 * step) for step in (1, 2)),
     ]
+
+
+def test_trials_go_on_when_what_answers_them_is_killed(ray_cluster, caplog):
+    def trial(report) -> int:
+        report(1, 10.0)
+        report(2, 20.0)
+        return 2
+
+    with caplog.at_level(logging.WARNING, "pipelines.trial_reports"), closing(Board()) as board:
+        task = ray_cluster.remote(num_cpus=0.5)(trial).remote(board.reporter(0))
+        assert board.scores(board.take()) == [Score(0, 1, 10.0)]
+        asked = board.take()
+        holder = psutil.Process(ray_cluster.get(board._actor.pid.remote()))
+        holder.kill()
+        holder.wait(10)
+        assert ray_cluster.get(task, timeout=60) == 2
+        assert board.scores(asked) is None
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("trials are not pruned: ")

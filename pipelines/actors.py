@@ -145,6 +145,10 @@ def plan_pool(cfg: JobConfig, resources: dict[str, float], videos: int) -> Actor
     # One actor on a cluster of one CPU still leaves room for Ray Data's own tasks.
     each = min(each, max(cpus - 0.5, 0.5)) if cpus and cpus <= size * each else each
     share = inference.gpus_per_actor or 1.0
+    fitting = math.floor(gpus / share + 1e-9)
+    if cfg.cluster.use_gpu == "auto" and 1 <= fitting < size:
+        log.warning("%d actors rather than %d: for so many there are GPUs", fitting, size)
+        size = fitting
     if cfg.cluster.use_gpu is True and not gpus:
         log.warning("cluster.use_gpu is true: waiting for a GPU, the cluster has none now")
     enough = gpus >= size * share

@@ -17,6 +17,7 @@ from pipelines.batch_names import OUTDATED, REVIEW, SHEETS, WORK
 from pipelines.storage import join
 
 FINISHED = ("done", "review")
+STATUSES = (*FINISHED, "skipped", "failed")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.batch_record import FINISHED, ModelIdentity, VideoOutcome
-
-STATUSES = ("done", "review", "skipped", "failed")
+from pipelines.batch_record import FINISHED, STATUSES, ModelIdentity, VideoOutcome
 
 
 @dataclass(frozen=True)

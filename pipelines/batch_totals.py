@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cssta.quality import FIGURES, LIMITS
-from pipelines.batch_record import VideoOutcome
-
-STATUSES = ("done", "review", "skipped", "failed")
+from pipelines.batch_record import STATUSES, VideoOutcome
 
 
 @dataclass(frozen=True)

@@ -94,4 +94,9 @@ class InferenceConfig(Section):
             raise ValueError(
                 f"min_actors {self.min_actors} is above actors {self.actors}; raise actors"
             )
+        if self.limits.self_test is not None and not self.self_test_frames:
+            raise ValueError(
+                "limits.self_test is given without self_test_frames, so that nothing would be "
+                "tested; set self_test_frames (8, for instance) too"
+            )
         return self

@@ -66,12 +66,14 @@ def promote(
 
     Args:
         candidate: an alias or a version's number.
-        margin: by which its `metric` must be higher at least.
+        margin: by which its `metric` must be higher at least; not negative.
         commit: False only decides.
 
-    Raises RegistryError: there is no such candidate, the metric cannot be measured, or somebody
-    else changed the champion meanwhile.
+    Raises RegistryError: there is no such candidate, the metric cannot be measured, the margin is
+    negative, or somebody else changed the champion meanwhile.
     """
+    if not margin >= 0:  # (nan is not)
+        raise RegistryError(f"margin {margin:g}: a worse one would be promoted; give 0 or more")
     client, name, alias = _client(cfg), cfg.registry.name, cfg.registry.alias
     challenger = _version(client, name, candidate)
     if challenger is None:

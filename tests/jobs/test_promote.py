@@ -44,6 +44,9 @@ def test_the_candidate_takes_over_and_goes_back(promote, write_config, tmp_path:
     def champion() -> str:
         return str(client.get_model_version_by_alias("cssta", "champion").version)
 
+    for margin in ("-0.1", "nan"):
+        assert promote("--config", config, f"--margin={margin}") == 1
+        assert "give 0 or more" in capsys.readouterr().err and champion() == "1"
     assert promote("--config", config, "--margin", "0.6") == 1
     assert "models:/cssta/2 not promoted: " in capsys.readouterr().out and champion() == "1"
     assert promote("--config", config, "--dry-run") == 0

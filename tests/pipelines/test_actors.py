@@ -25,7 +25,8 @@ def config(**inference) -> JobConfig:
     return JobConfig.parse({"data": {"videos": "/v"}, "inference": inference})
 
 
-def test_a_folder_arrives_as_it_was(tiny_model: Path):
+def test_a_folder_arrives_as_it_was(tiny_model: Path, monkeypatch):
+    monkeypatch.setattr(ray, "get_gpu_ids", list)  # (it would start a Ray of its own)
     files = pack_model(tiny_model)
     seen = {}
 
@@ -60,10 +61,15 @@ def test_a_pool_leaves_a_cpu_to_read(cpus: int, actors: int):
     assert pool.gpus == 0
 
 
-def test_a_gpu_for_every_actor_or_for_none():
-    cfg = config(actors=2)
-    assert plan_pool(cfg, {"CPU": 8, "GPU": 2}, videos=5).gpus == 1
-    assert plan_pool(cfg, {"CPU": 8, "GPU": 1}, videos=5).gpus == 0
+@pytest.mark.parametrize(
+    ("there", "share", "size", "each"),
+    [(4, 1, 4, 1), (1, 1, 1, 1), (1, 0.5, 2, 0.5), (3, 2, 1, 2), (1, 0.1, 4, 0.1), (1, 2, 4, 0)],
+)
+def test_no_more_actors_than_gpus_carry(there: int, share: float, size: int, each: float, caplog):
+    cfg = config(actors=4, gpus_per_actor=share)
+    pool = plan_pool(cfg, {"CPU": 8, "GPU": there}, videos=5)
+    assert (pool.size, pool.gpus) == (size, each)
+    assert ("for so many there are GPUs" in caplog.text) == (size < 4)
 
 
 def test_starts_are_counted_by_video():

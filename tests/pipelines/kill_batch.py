@@ -2,10 +2,11 @@
 
     python -m tests.pipelines.kill_batch --rounds 20
 
-Each round starts a batch of its own on a cluster of a head and two nodes, kills something, starts
-the batch again where its driver died (with the head: on a cluster of its own, while processes of
-the old one may still be at work), and compares the output with that of an undisturbed run, file by
-file. Exit code 1 if anything differs.
+Each round starts a batch of its own on a cluster of a head and two nodes, kills something, looks
+at what then has its final name, starts the batch again where its driver died (with the head: on a
+cluster of its own, while processes of the old one may still be at work), and compares the output
+with that of an undisturbed run, file by file. What was finished at the first kill, outputs and
+staged segments, must not be made again. Exit code 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 import psutil
 
 from cssta.video import open_source, write_video
+from tests.pipelines.kept_work import Kept
 
 if TYPE_CHECKING:  # (the driver must not load a cluster's tools)
     from ray._private.node import Node
@@ -163,28 +165,34 @@ class Trial:
 
     def batch(self, output: Path, kills: list[str] = ()) -> list[str]:
         """Run a batch to its end, whatever is killed meanwhile; what was killed when."""
-        told, driver = [], self._start(output)
+        told, kept, driver = [], Kept(), self._start(output)
         deadline = time.monotonic() + LIMIT
         moments = sorted(self.rng.uniform(0, 0.95) * sum(SEGMENTS.values()) for _ in kills)
         try:
             for kind, moment in zip(kills, moments, strict=True):
                 while progress(output) < moment and driver.poll() is None:
+                    kept.check()
                     time.sleep(0.02)
                 time.sleep(self.rng.uniform(0, 0.3))
                 check_finals(output, self.folder / "in")
                 words = f"{kind} with {progress(output)} segments done"
+                if not told:  # (later, what a kill left at work may do the same beside another)
+                    kept = Kept(output)
                 if driver.poll() is not None or not getattr(self, f"_kill_{kind}")(driver):
                     break
+                whole = check_finals(output, self.folder / "in")
+                kept.check()
+                assert set(kept.finals) <= whole, f"{set(kept.finals) - whole} went with a kill"
                 told.append(words)
                 self.killed[kind] += 1
                 if driver.poll() is not None:
                     driver = self._start(output)
-            code = driver.wait(max(1.0, deadline - time.monotonic()))
+            code = kept.watch(driver, deadline)
             if code and "node" in kills:
                 # All nodes have one address here, and the driver was connected to that one.
                 told.append("its driver with it")
                 driver = self._start(output)
-                code = driver.wait(max(1.0, deadline - time.monotonic()))
+                code = kept.watch(driver, deadline)
         finally:
             if driver.poll() is None:
                 driver.kill()

@@ -12,9 +12,23 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.cluster
+from tests.pipelines.kept_work import Kept
 
 
+@pytest.mark.parametrize("name", ["a b.mkv", "_work/x/y/segment-00001.json"])
+def test_what_is_made_again_is_found_out(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"made")
+    Path(f"{path}.json").write_bytes(b"{}")
+    kept = Kept(tmp_path)
+    kept.check()
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1000))
+    with pytest.raises(AssertionError, match="made again"):
+        kept.check()
+
+
+@pytest.mark.cluster
 def test_what_is_killed_on_the_way_changes_nothing():
     """One batch in which each is killed once; `make kill-batch` kills at 20 random moments."""
     command = [sys.executable, "-m", "tests.pipelines.kill_batch", "--rounds", "1", "--plain"]

@@ -85,8 +85,8 @@ def test_a_living_driver_keeps_it_and_a_killed_one_does_not(output, other):
 
 def test_another_machine_is_judged_by_its_signs_of_life(output):
     holder, said = of_another_machine(output), []
-    with Lease(*output, said.append, stale=0.5) as lease:  # it gives none
-        lease.check()
+    with Lease(*output, said.append, stale=0.5):  # it gives none
+        assert json.loads(read_bytes(file_of(output), output[1]))["token"] != "theirs"
     assert len(said) == 1 and "far-host" in said[0]
 
     of_another_machine(output)
@@ -126,15 +126,21 @@ def test_a_lease_that_cannot_be_renewed_is_lost(tmp_path: Path, monkeypatch, err
     def refuse(*_) -> None:
         raise error
 
-    with Lease(str(tmp_path), beat=0.05, stale=1) as lease:
-        time.sleep(1.5)
-        lease.check()  # (renewed all the while)
+    real, ahead = time.monotonic, [0.0]  # (a clock to be put forward, however busy the machine)
+    monkeypatch.setattr(batch_lease.time, "monotonic", lambda: real() + ahead[0])
+    with Lease(str(tmp_path), beat=0.05, stale=600) as lease:
+        ahead[0] += 610
+        deadline = real() + 30
+        while lease._renewed < real() + 600 and real() < deadline:
+            time.sleep(0.02)
+        lease.check()  # (renewed meanwhile)
         with monkeypatch.context() as patch:
             patch.setattr(batch_lease, "write_bytes", refuse)
+            ahead[0] += 300
             time.sleep(0.3)
             lease.check(look=True)
             assert lease._thread.is_alive()
-            time.sleep(1)
+            ahead[0] += 310
             with pytest.raises(LeaseError, match="could not be renewed for"):
                 lease.check()
 

@@ -1,4 +1,4 @@
-"""How a completed video looks where no truth is known: its seams, its flicker, a test of its own.
+"""How a completed video looks where no truth is known: its seams and its flicker.
 
 Both measures compare the hole with its surroundings in the same frames, so that a busy video is not
 held to what a calm one shows; about 1 is invisible, 2 is twice as bad as the surroundings.
@@ -8,9 +8,7 @@ Shapes: H and W frame size; h and w those of the part around a hole.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -29,8 +27,6 @@ BLUR = 9  # pixels: over so many, brightness flickers and texture does not
 CAP = 10.0  # levels: what is occluded or lost by the flow weighs no more
 FINE_FLOOR, COARSE_FLOOR = 1.0, 0.5  # levels that nobody sees
 STRETCH = 24  # frames at least that are judged together
-PLACES = 64  # offsets tried for the synthetic hole
-LEAST_SHARE = 0.25  # of the mask that must fall on visible pixels
 
 FIGURES = ("seam", "warping", "self_test")
 LIMITS = {"seam": 1.8, "warping": 1.8, "self_test": 10.0}
@@ -43,13 +39,6 @@ really there 0 of 20 were beyond (3 beyond LIMITS: water and leaves); of grey, b
 another video in the hole all 20, of content from 16 pixels away, 8 frames later or frozen 19, from
 4 frames later 18; of a flicker by 20 levels 17, by 10 levels 13; of a tint by 30 levels 9.
 """
-
-
-class Completes(Protocol):
-    """What the self-test needs of a model; `cssta.Inpainter` is one."""
-
-    def inpaint(self, frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
-        """Frames uint8 or uint16 (T, H, W, 3), masks bool (T, H, W), True = hole -> like frames."""
 
 
 class QualityMeter:
@@ -86,7 +75,7 @@ class QualityMeter:
         Texture has steps as well, but of ever other sign along the edge: they cancel in the mean.
         """
         part = _around(mask, max(CONTOURS) + 3)
-        steps, pairs = _steps_along(_levels(result[part]), mask[part])
+        steps, pairs = _steps_along(levels(result[part]), mask[part])
         for name, lines in (("edge", slice(0, 1)), ("near", slice(1, None))):
             self._sums[f"{name}_step"] += float(steps[lines].sum())
             self._sums[f"{name}_pairs"] += float(pairs[lines].sum())
@@ -103,7 +92,7 @@ class QualityMeter:
         def small(picture: np.ndarray) -> np.ndarray:
             return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
-        now, then = small(_levels(result[part])), small(_levels(before[part]))
+        now, then = small(levels(result[part])), small(levels(before[part]))
         hole = small(mask[part].astype(np.float32)) > 0.5
         touched = small(either[part].astype(np.float32)) > 0
         wide = cv2.dilate(touched.view(np.uint8), np.ones((2 * RING + 1,) * 2, np.uint8)) > 0
@@ -142,24 +131,6 @@ def quality(sums: Iterable[Mapping[str, float] | None]) -> dict[str, float | Non
     }
 
 
-def self_test(
-    inpainter: Completes, frames: np.ndarray, masks: np.ndarray, seed: int
-) -> float | None:
-    """How well visible pixels are found again: PSNR in dB over a synthetic hole.
-
-    The mask is moved to a place, drawn by `seed`, that is visible, and completed there too. Costs
-    a completion of `frames` (T, H, W, 3), a few from one scene; masks bool (T, H, W). None where
-    there is no hole or no room for another like it.
-    """
-    moved = _moved(masks, np.random.default_rng(seed)) if masks.any() else None
-    if moved is None:
-        return None
-    result = inpainter.inpaint(frames, masks | moved)
-    errors = _levels(result[moved]) - _levels(frames[moved])
-    square = float(np.square(errors).mean(dtype=np.float64))
-    return 10 * math.log10(255**2 / max(square, 1e-5))
-
-
 def judge(figures: Mapping[str, float | None], limits: Mapping[str, float | None]) -> list[str]:
     """Which limits are broken, in words; what was not measured or has no limit breaks none.
 
@@ -195,7 +166,7 @@ def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
     return rows, slice(max(0, x - margin), x + width + margin)
 
 
-def _levels(picture: np.ndarray) -> np.ndarray:
+def levels(picture: np.ndarray) -> np.ndarray:
     """As float32 from 0 to 255, whatever the depth."""
     levels = picture.astype(np.float32)
     return levels / 257 if picture.dtype == np.uint16 else levels
@@ -278,23 +249,3 @@ def _warping(part: Mapping[str, float]) -> float | None:
         hole, ring = (part[f"{key}_{kind}"] / part[f"{key}_pixels"] for key in ("hole", "ring"))
         ratios.append((hole + floor) / (ring + floor))
     return max(ratios)
-
-
-def _moved(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """The masks moved by one offset to where most of them is in view and was no hole."""
-    height, width = masks.shape[1:]
-    area = np.count_nonzero(masks)
-    best, most = None, max(1, math.ceil(LEAST_SHARE * area))
-    for _ in range(PLACES):
-        down, across = int(rng.integers(1 - height, height)), int(rng.integers(1 - width, width))
-        moved = np.zeros_like(masks)
-        to = moved[:, max(0, down) : height + min(0, down), max(0, across) : width + min(0, across)]
-        start = max(0, -down), max(0, -across)
-        to[:] = masks[:, start[0] : start[0] + to.shape[1], start[1] : start[1] + to.shape[2]]
-        moved &= ~masks
-        seen = np.count_nonzero(moved)
-        if seen >= most:
-            best, most = moved, seen + 1
-        if seen > 0.9 * area:
-            break
-    return best

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 
 from cssta.measure import machine
-from cssta.quality import Completes
 from cssta.region import crop_region, hole_box
+from cssta.self_test import Completes
 from cssta.video import open_source, write_video
 
 READS = 4  # times a frame is decoded: survey, completion, and verification against its source

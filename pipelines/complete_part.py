@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from cssta.complete_segment import CompletedFrame, complete_segment
-from cssta.quality import QualityMeter, self_test
+from cssta.quality import QualityMeter
 from cssta.segments import Segment
+from cssta.self_test import self_test
 from cssta.video import Composer, SegmentWriter
 from pipelines.actors import StreamEngine
 from pipelines.batch_source import BatchSettings, Opened, is_drawn

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cssta.quality import BROKEN, LIMITS, SUMS, QualityMeter, judge, quality, self_test
+from cssta.quality import BROKEN, LIMITS, SUMS, QualityMeter, judge, quality
+from cssta.self_test import self_test
 from cssta.video import read_frames, read_masks
 
 FRAMES = 10

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cluster
 
 def test_worker_node_and_driver_killed_end_with_the_bytes_of_a_loop_in_peace():
     """One stage in which each is killed once; `make kill-train` kills at 20 random steps."""
-    command = [sys.executable, "-m", "tests.pipelines.kill_train", "--rounds", "1"]
+    command = [sys.executable, "-m", "tests.pipelines.kill_train", "--rounds", "1", "--seed", "5"]
     done = subprocess.run(
         [*command, "--kills", os.environ.get("CSSTA_KILLS", "worker,node,driver")],
         cwd=Path(__file__).resolve().parents[2],

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -23,7 +24,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -196,15 +197,19 @@ def environment() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now; all held open together, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports that nobody listens on now, and that no process is given that asks for any port.
+
+    Systems give those from 32768 on, and Ray's workers take 10002 to 19999: a port from there may
+    be gone before its server starts.
+    """
+    found: list[int] = []
+    candidates = random.sample(range(20000, 32768), 1000)
+    while len(found) < count:
+        port = candidates.pop()
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -17,7 +18,9 @@ os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("RAY_worker_niceness", "0")  # (15 by default: tests would wait for others)
 # An actor per stage that waits for nodes to be taken away, which these cannot be.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-os.environ.setdefault("XDG_CACHE_HOME", tempfile.mkdtemp(prefix="cssta-test-cache-"))
+if "XDG_CACHE_HOME" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cssta-test-cache-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ.pop("RAY_ADDRESS", None)
 
 import torch  # (before decord, which otherwise loads an older OpenMP)

@@ -58,4 +58,5 @@ def test_a_job_goes_on_when_what_holds_the_failures_is_killed(ray_cluster, caplo
     with caplog.at_level(logging.WARNING, "pipelines.failures"):
         assert failures.list() == failures.list() == [bad("a")]  # what was known last
         failures.check()
-    assert len(caplog.records) == 1
+    # (Ray's own threads log as well.)
+    assert [record.name for record in caplog.records].count("pipelines.failures") == 1

@@ -239,7 +239,7 @@ def start_keeper(files: dict[str, bytes], places: int = 0) -> ActorHandle:
 
     (In the object store the files could be lost with a node, and a restarted actor find none.)
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # (Started again it has lost its counts, which costs a few starts more, not the job.)
     keeper = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Keeper)
     return keeper.options(scheduling_strategy=here).remote(files, places)

@@ -20,7 +20,10 @@ FORMATS = (".csv", ".jsonl", ".ndjson", ".parquet")
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One video: URIs of video and mask, the wanted name of its output, options as written."""
+    """One video: URIs of video and mask, the wanted name of its output, options as written.
+
+    `video` is "" where the row names none.
+    """
 
     number: int
     video: str
@@ -38,7 +41,7 @@ def read_manifest(
     """The rows of a manifest.
 
     Relative names of videos and masks are below `videos` and `masks`, which default to the
-    manifest's own folder. Raises BatchError, which names the row, or StorageError.
+    manifest's own folder. Raises BatchError or StorageError.
     """
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix not in FORMATS:
@@ -52,12 +55,10 @@ def read_manifest(
     found = []
     for number, row in enumerate(rows, start=1):
         values = {key: value for key, value in row.items() if value is not None and value != ""}
-        if "video" not in values:
-            raise BatchError(f"inference.manifest {uri}: row {number} names no video")
         video, mask, output = (values.pop(key, None) for key in ("video", "mask", "output"))
         mask = None if mask is None else _located(str(mask), masks or here)
         output = None if output is None else str(output)
-        video = _located(str(video), videos or here)
+        video = "" if video is None else _located(str(video), videos or here)
         found.append(ManifestRow(number, video, mask, output, values))
     if not found:
         raise BatchError(f"inference.manifest {uri}: has no rows; list a video in each")

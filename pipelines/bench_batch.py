@@ -2,10 +2,10 @@
 
     python -m pipelines.bench_batch [--frames 24] [--size 240x432] [--model FOLDER]
 
-1. frames per second of the whole job, from the first finished video to the last (starting up is
-   told apart), over those of a bare loop in one process that only decodes, completes and encodes,
-   with as many threads for arithmetic as a worker has: one;
-2. the same with 2 workers over 1;
+1. frames per second of the whole job on as many cores as it has workers, from the first finished
+   video to the last (starting up is told apart), over those of a bare loop in one process that only
+   decodes, completes and encodes, on the same cores with a thread of arithmetic for each;
+2. the same with 2 workers on 2 cores over 1 worker on 1 core;
 3. peak memory of a worker for videos of different length.
 """
 
@@ -17,7 +17,8 @@ import os
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -51,18 +52,21 @@ def main(argv: list[str] | None = None) -> int:
         rounds: list[dict[str, float]] = []
         # In turns, so that whatever else the machine does falls on all alike.
         for number in range(options.rounds):
-            bare = bare_loop(folder, model)
-            show(f"round {number}: bare loop", f"{bare:.3f} frames/s")
-            rates = {"bare": bare}
+            rates = {}
             for workers in counts:
-                told = job(folder, model, workers, options.quality, number)
+                with cores(workers):
+                    bare = rates[f"bare_{workers}"] = bare_loop(folder, model, workers)
+                    told = job(folder, model, workers, options.quality, number)
                 rates[f"job_{workers}"] = told["fps"]
+                show(f"round {number}: bare, {workers} core(s)", f"{bare:.3f} frames/s")
                 text = f"{told['fps']:.3f} frames/s at work, {told['seconds']:.0f} s in all"
-                show(f"round {number}: job, {workers} worker(s)", text)
+                show(f"round {number}: job, {workers} core(s)", text)
             rounds.append(rates)
         found["rounds"] = rounds
-        found["over_bare"] = median(rates["job_1"] / rates["bare"] for rates in rounds)
-        show("job over bare loop", f"{found['over_bare']:.2f}")
+        for workers in counts:
+            over = median(rates[f"job_{workers}"] / rates[f"bare_{workers}"] for rates in rounds)
+            found[f"over_bare_{workers}"] = over
+            show(f"job over bare loop, {workers} core(s)", f"{over:.2f}")
         if options.workers > 1:
             more = [rates[f"job_{options.workers}"] / rates["job_1"] for rates in rounds]
             found["more_workers"] = median(more)
@@ -93,14 +97,30 @@ def bucket(folder: Path, lengths: list[int], size: tuple[int, int]) -> None:
         write_video(folder / f"{number}.mp4", clip, 24)
 
 
-def bare_loop(folder: Path, model: Path) -> float:
+@contextmanager
+def cores(number: int) -> Iterator[None]:
+    """Whatever is started in here runs on so many cores, where the system can say so (Linux)."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    all_cores = os.sched_getaffinity(0)
+    if number > len(all_cores):
+        raise SystemExit(f"{number} workers want {number} cores; there are {len(all_cores)}")
+    os.sched_setaffinity(0, sorted(all_cores)[:number])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_cores)
+
+
+def bare_loop(folder: Path, model: Path, threads: int) -> float:
     """Frames per second of decode, complete, encode, one after the other in one process."""
     import torch
 
     from cssta.engine import Inpainter
     from pipelines.drawn_masks import DrawnMasks
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     engine = Inpainter.load(model)
     frames = 0
     started = 0.0
@@ -169,7 +189,10 @@ def job(
 
 
 class PeakMemory:
-    """The largest private memory that a process of ours holding a model had, sampled, in MiB."""
+    """The largest private memory that one of Ray's workers here had, sampled, in MiB.
+
+    These look through videos, complete and assemble them.
+    """
 
     def __init__(self) -> None:
         import threading
@@ -182,7 +205,7 @@ class PeakMemory:
         while not self._over.wait(0.25):
             for process in psutil.Process().children(recursive=True):
                 try:
-                    if "MapWorker" in " ".join(process.cmdline()):
+                    if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):
                         info = process.memory_info()
                         self._peak = max(self._peak, (info.rss - info.shared) / 2**20)
                 except psutil.Error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import batch_plan, storage
+from pipelines import batch_inputs, storage
 from pipelines.batch_plan import plan_batch
 from pipelines.batch_quarantine import Quarantine
 from pipelines.storage import StorageError
@@ -35,18 +35,21 @@ def test_rows_whose_places_cannot_be_asked_are_quarantined(tmp_path: Path, s3_bu
         {"video": "lone \udce9.mp4"},
         {"video": "a.mp4", "mask": "lone \udce9.png", "output": "lone \udce9.mp4"},
         {"video": "nul \0.mp4"},
+        {"video": "a.mp4", "dilate": "wide", "output": "wide.mp4"},
+        {"video": "a.mp4", "colour": "red", "boxes": "1,2,3,4"},
+        {"mask": "x.png"},
     ]
     cfg = of_rows(tmp_path, rows, s3_endpoint="http://127.0.0.1:9")
     plan = plan_batch(cfg, MODEL)
     assert [task.name for task in plan.tasks] == ["a.mp4"]
-    reasons = ["storage", "storage", "bad-name", "bad-name", "bad-name"]
+    reasons = ["storage"] * 2 + ["bad-name"] * 3 + ["bad-row"] * 3
     assert [outcome.reason for outcome in plan.settled] == reasons
     quarantine = Quarantine(str(tmp_path / "out"))
     for number, outcome in enumerate(plan.settled, start=2):
         assert f"row {number}" in outcome.message
         json.dumps(vars(outcome), ensure_ascii=False).encode()
         quarantine.update(plan.all_tasks[outcome.name], outcome)
-    assert len(list((tmp_path / "out/_quarantine").rglob("*.json"))) == 5
+    assert len(list((tmp_path / "out/_quarantine").rglob("*.json"))) == 8
 
 
 def test_a_record_that_cannot_be_read_means_not_finished(tmp_path: Path, monkeypatch):
@@ -71,7 +74,7 @@ def test_listings_are_tried_again(tmp_path: Path, monkeypatch):
     touch(tmp_path / "in/a.mp4", tmp_path / "masks/a.png")
     for name in ("list_videos", "Listing", "MaskFolder"):
         failed = []
-        real = getattr(batch_plan, name)
+        real = getattr(batch_inputs, name)
 
         def once(*arguments, failed=failed, real=real):
             if not failed:
@@ -79,6 +82,6 @@ def test_listings_are_tried_again(tmp_path: Path, monkeypatch):
                 raise StorageError("connection reset", transient=True)
             return real(*arguments)
 
-        monkeypatch.setattr(batch_plan, name, once)
+        monkeypatch.setattr(batch_inputs, name, once)
     plan = plan_batch(make_config(tmp_path, masks=str(tmp_path / "masks")), MODEL)
     assert [task.name for task in plan.tasks] == ["a.mp4"]

@@ -237,10 +237,10 @@ def test_a_row_without_a_mask_among_others_with_one_gets_no_drawn_hole(tmp_path:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("video,dilate\na.mp4,wide\n", r"row 1: dilate: 'wide'"),
-        ("video,colour\na.mp4,red\n", r"row 1: unknown column colour; allowed: .*feather"),
-        ('video,boxes\na.mp4,"1,2"\n', r"row 1: boxes"),
-        ("mask\nx.png\n", "row 1 names no video"),
+        ("video,dilate\na.mp4,wide\n", r"dilate: 'wide'.*see row 1"),
+        ("video,colour\na.mp4,red\n", r"unknown column colour; allowed: .*feather.*see row 1"),
+        ('video,boxes\na.mp4,"1,2"\n', r"boxes: .*see row 1"),
+        ("mask\nx.png\n", "names no video; see row 1"),
         ("video,output\na.mp4,x.mp4\nb.mp4,x.mp4\n", r"several rows, such as 'x\.mp4'"),
         ("video\n", "has no rows"),
     ],

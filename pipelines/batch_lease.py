@@ -2,8 +2,9 @@
 
 Of two drivers each would do the other's work again; and where their inputs, model or settings
 differ, so does what they publish under the same names (whole, and recorded only by whose it is).
-So each looks at the lease again before it publishes, and ends if it was lost. A lease whose driver
-is seen to be dead, or that nobody renews, is taken over; no clocks are compared. (Object stores
+So each looks at the lease again before it has a video published, and ends if it was lost; while the
+storage does not answer, it waits. A lease whose driver is seen to be dead, or that nobody renews,
+is taken over; no clocks are compared. (Object stores
 have no locks: of two drivers that start in the same moment the one that wrote last has it, and the
 other finds that out. Between a look at the lease and a publishing another may still take it: a
 record is only written for one's own bytes.)
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 BEAT = 10.0  # seconds between two renewals
 STALE = 60.0  # seconds without one, after which a driver is taken to be dead
+PATIENCE = 3600.0  # seconds that a storage may be away, until the batch ends
 SETTLE = 0.2  # seconds in which another driver's writing would be seen
 
 _held: set[str] = set()  # tokens of this process
@@ -58,34 +60,35 @@ class Lease:
         say: Callable[[str], None] = lambda line: None,
         beat: float = BEAT,
         stale: float = STALE,
+        patience: float = PATIENCE,
     ) -> None:
         self._output, self._endpoint, self._say = output, s3_endpoint, say
         self._folder = join(output, WORK, "lease")
         self._file = join(self._folder, "driver.json")
-        self._beat, self._stale = beat, stale
+        self._beat, self._stale, self._patience = beat, stale, patience
         self._own = {"token": uuid.uuid4().hex, "beat": 0, **this_process()}
         self._over, self._lost = threading.Event(), ""
+        self._one_at_a_time = threading.Lock()
         self._renewed = time.monotonic()
         self.since = 0
         """When it was taken: ns, by the storage's clock."""
 
     def check(self, look: bool = False) -> None:
-        """Raise LeaseError if another driver has taken over meanwhile, or may have.
+        """Raise LeaseError if another driver has taken over meanwhile.
 
-        It may where the lease could not be renewed for as long as others wait. With `look`, what
+        Where the lease could not be renewed for as long as others wait, another may have: then this
+        waits until the storage answers, and ends the batch only after `patience`. With `look`, what
         is stored is looked at now.
         """
         if look and not self._lost:
-            try:
-                self._look()
-            except (StorageError, OSError) as error:  # (what cannot be renewed is lost in time)
-                log.warning("the lease could not be looked at: %s", error)
-        silent = time.monotonic() - self._renewed
-        if not self._lost and silent >= self._stale:
-            self._lost = (
-                f"{self._output}: the lease could not be renewed for {silent:.0f} s, so that "
-                "another batch may have taken over; this batch ends, run it again"
-            )
+            self._try(self._look, "looked at")
+        while not self._lost and self._silent() >= self._stale and not self._try(self._hold):
+            if self._silent() >= self._patience:
+                self._lost = (
+                    f"{self._output}: the lease could not be renewed for {self._silent():.0f} s; "
+                    "this batch ends: see to the storage and run it again"
+                )
+            time.sleep(min(self._beat, 1.0))
         if self._lost:
             raise LeaseError(self._lost)
 
@@ -135,15 +138,27 @@ class Lease:
         )
 
     def _renew(self) -> None:
-        while not self._over.wait(self._beat):
-            try:
-                self._look()
-                if self._lost:
-                    return
+        while not self._over.wait(self._beat) and not self._lost:
+            self._try(self._hold)
+
+    def _hold(self) -> None:
+        """Renew it, unless another has it."""
+        with self._one_at_a_time:
+            self._look()
+            if not self._lost:
                 self._own["beat"] += 1
                 self._write()
-            except (StorageError, OSError) as error:
-                log.warning("the lease could not be renewed: %s", error)
+
+    def _try(self, call: Callable[[], None], word: str = "renewed") -> bool:
+        try:
+            call()
+        except (StorageError, OSError) as error:
+            log.warning("the lease could not be %s: %s", word, error)
+            return False
+        return True
+
+    def _silent(self) -> float:
+        return time.monotonic() - self._renewed
 
     def _look(self) -> None:
         found = self._read()

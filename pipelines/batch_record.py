@@ -138,6 +138,11 @@ class VideoOutcome:
     segments: int = 0
     hole_frames: int = 0
 
+    @property
+    def standing(self) -> str:
+        """`status`, but review also for what an earlier run held, and this one left so."""
+        return "review" if self.status == "skipped" and self.review else self.status
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, which has no nan: null instead."""
         values = asdict(self)

@@ -187,7 +187,7 @@ def _failures(outcomes: Sequence[VideoOutcome], totals: Totals) -> list[str]:
 
 
 def _reviews(outcomes: Sequence[VideoOutcome]) -> list[str]:
-    held = [(o.name, o.review or o.message) for o in outcomes if o.status == "review"]
+    held = [(o.name, o.review or o.message) for o in outcomes if o.standing == "review"]
     if not held:
         return []
     intro = "<p>Completed and verified, but not published under their names: look at them.</p>"
@@ -242,7 +242,7 @@ def _pictures(worst: Sequence[tuple[str, Path]], known: Mapping[str, VideoOutcom
 def _videos(outcomes: Sequence[VideoOutcome], limits: Mapping[str, float | None]) -> list[str]:
     order = {"failed": 0, "review": 1}
     ranked = sorted(
-        outcomes, key=lambda o: (order.get(o.status, 2), -severity(o, limits), o.name)
+        outcomes, key=lambda o: (order.get(o.standing, 2), -severity(o, limits), o.name)
     )  # fmt: skip
     heads = ["video", "", "frames", "size", "s / frame", "hole %", *FIGURES]
     rows = ["".join(f"<th{' class=n' if i > 1 else ''}>{h}</th>" for i, h in enumerate(heads))]
@@ -257,7 +257,7 @@ def _videos(outcomes: Sequence[VideoOutcome], limits: Mapping[str, float | None]
         ]
         rows.append(
             f"<td>{_text(o.name)}</td>"
-            f"<td{marks.get(o.status, '')}>{STATUS_WORDS.get(o.status, _text(o.status))}</td>"
+            f"<td{marks.get(o.standing, '')}>{STATUS_WORDS.get(o.standing, _text(o.standing))}</td>"
             + "".join(f"<td class=n>{cell}</td>" for cell in cells)
         )
     table = "".join(f"<tr>{row}</tr>" for row in rows)

@@ -23,8 +23,11 @@ class BatchSummary:
     run_id: str | None = None
 
     def count(self, status: str) -> int:
-        """Videos with this status: done, review, skipped or failed."""
-        return sum(outcome.status == status for outcome in self.outcomes)
+        """Videos with this status: done, review, skipped or failed.
+
+        One that an earlier run held for review, and that was not made again, counts as both.
+        """
+        return sum(status in (o.status, o.standing) for o in self.outcomes)
 
     @property
     def failures(self) -> list[VideoOutcome]:
@@ -49,7 +52,7 @@ class BatchSummary:
         for reason, number in sorted(Counter(o.reason for o in self.failures).items()):
             lines.append(f"failed, {reason}: {number}")
             lines += [f"  {o.name}: {o.message}" for o in self.failures if o.reason == reason]
-        lines += [f"review: {o.name}: {o.review}" for o in self.outcomes if o.status == "review"]
+        lines += [f"review: {o.name}: {o.review}" for o in self.outcomes if o.standing == "review"]
         lines += [
             f"note, {o.reason}: {o.name}: {o.message}"
             for o in self.outcomes

@@ -18,8 +18,9 @@ class Totals:
     """Sums over a batch.
 
     Attributes:
-        videos: by status.
-        frames: completed in this run, those without a hole among them.
+        videos: by status; those held for review since an earlier run count as review.
+        frames: of the videos finished in this run, those without a hole among them. (What an
+            earlier run had staged of a video counts with it.)
         hole_frames: of these, those that had one.
         seconds: what the run took, by the clock.
         failures: videos by reason, the most frequent first.
@@ -36,7 +37,7 @@ class Totals:
     @classmethod
     def of(cls, outcomes: Sequence[VideoOutcome], seconds: float) -> Totals:
         """Of all videos of a batch that took so long."""
-        counted = Counter(outcome.status for outcome in outcomes)
+        counted = Counter(outcome.standing for outcome in outcomes)
         fresh = [outcome for outcome in outcomes if outcome.status in ("done", "review")]
         reasons = Counter(outcome.reason for outcome in outcomes if outcome.status == "failed")
         return cls(

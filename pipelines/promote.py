@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,14 +192,23 @@ def _remember(client: MlflowClient, name: str, alias: str, versions: list[str]) 
 
 
 def _version(client: MlflowClient, name: str, which: str) -> str | None:
-    """The number of a version, by alias or number; None where there is none."""
+    """The number of a version, by alias or number; None where there is none.
+
+    Raises RegistryError where the registry does not say so.
+    """
     from mlflow.exceptions import MlflowException
 
-    with suppress(MlflowException):
+    try:
         if which.isdigit():
             return str(client.get_model_version(name, which).version)
         return str(client.get_model_version_by_alias(name, which).version)
-    return None
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise RegistryError(
+            f"models:/{name}: the registry does not answer; see to the server at "
+            f"{client.tracking_uri}: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def _client(cfg: JobConfig) -> MlflowClient:

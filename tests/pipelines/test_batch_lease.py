@@ -122,16 +122,44 @@ def test_a_lease_is_looked_at_before_publishing(output):
 
 
 @pytest.mark.parametrize("error", [StorageError("no answer"), ConnectionResetError()])
+def test_a_storage_that_is_away_is_waited_for(tmp_path: Path, monkeypatch, error: Exception):
+    """Longer than others wait for a sign of life; nobody has taken over meanwhile."""
+    refused = []
+
+    def away(*arguments) -> None:
+        if len(refused) < 5:
+            refused.append(arguments)
+            raise error
+        write_bytes(*arguments)
+
+    with Lease(str(tmp_path), beat=0.05, stale=600) as lease:
+        monkeypatch.setattr(batch_lease, "write_bytes", away)
+        lease._renewed -= 700
+        lease.check()
+        assert len(refused) == 5 and lease._silent() < 600
+
+
+def test_who_took_over_while_the_storage_was_away_is_found(tmp_path: Path, monkeypatch):
+    output = str(tmp_path), None
+    with Lease(*output, beat=60, stale=600) as lease:
+        lease._renewed -= 700
+        of_another_machine(output)
+        with pytest.raises(LeaseError, match=r"far-host.* has taken over"):
+            lease.check()
+    assert json.loads(read_bytes(file_of(output)))["token"] == "theirs"
+
+
+@pytest.mark.parametrize("error", [StorageError("no answer"), ConnectionResetError()])
 def test_a_lease_that_cannot_be_renewed_is_lost(tmp_path: Path, monkeypatch, error: Exception):
     def refuse(*_) -> None:
         raise error
 
     real, ahead = time.monotonic, [0.0]  # (a clock to be put forward, however busy the machine)
     monkeypatch.setattr(batch_lease.time, "monotonic", lambda: real() + ahead[0])
-    with Lease(str(tmp_path), beat=0.05, stale=600) as lease:
-        ahead[0] += 610
+    with Lease(str(tmp_path), beat=0.05, stale=600, patience=600) as lease:
+        ahead[0] += 590
         deadline = real() + 30
-        while lease._renewed < real() + 600 and real() < deadline:
+        while lease._renewed < real() + 580 and real() < deadline:
             time.sleep(0.02)
         lease.check()  # (renewed meanwhile)
         with monkeypatch.context() as patch:

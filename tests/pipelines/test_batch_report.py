@@ -57,6 +57,13 @@ def page_of(tmp_path: Path, outcomes, **options) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+def test_what_an_earlier_run_held_for_review_is_told_again(tmp_path: Path):
+    held = outcome("old.mp4", "skipped", review="the hole's edge shows")
+    text = page_of(tmp_path, [held]).text
+    assert "Held for review" in text and text.count("the hole's edge shows") == 1
+    assert "1 held for review" in text and "0 already there" in text
+
+
 def test_a_page_tells_totals_failures_reviews_and_the_model(tmp_path: Path):
     page = page_of(tmp_path, batch(), facts={"ledger": "s3://a/ledger.parquet"})
     for words in (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.batch_summary import BatchSummary
 from pipelines.batch_totals import Totals, severity, worst_of
-from tests.pipelines.outcomes import batch, outcome
+from tests.pipelines.outcomes import MODEL, batch, outcome
 
 
 def test_only_what_this_run_completed_counts_as_its_work():
@@ -15,6 +16,16 @@ def test_only_what_this_run_completed_counts_as_its_work():
     assert totals.rate == 0.5
     assert list(totals.failures.items()) == [("mask-missing", 2), ("unreadable", 1)]
     assert totals.quality["self_test"] == [25.0, 20.0, 30.0]
+
+
+def test_what_an_earlier_run_held_for_review_still_is():
+    held = outcome("old.mp4", "skipped", review="the hole's edge shows")
+    totals = Totals.of([held, outcome("older.mp4", "skipped")], 60)
+    assert totals.videos == {"done": 0, "review": 1, "skipped": 1, "failed": 0}
+    assert totals.frames == 0  # (not by this run)
+    summary = BatchSummary((held,), "/out", "/out/batch-summary.json", MODEL, 60.0)
+    assert "1 held for review" in summary.text()
+    assert "review: old.mp4: the hole's edge shows" in summary.text()
 
 
 def test_metrics_hold_the_worst_in_the_direction_of_each_figure():

@@ -167,6 +167,16 @@ def test_means_of_different_videos_are_not_compared(registry: Registry):
         promote(registry.cfg, evaluate, candidate="3")
 
 
+def test_a_registry_that_is_away_is_not_one_without_the_candidate(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    content = {"data": {"videos": str(tmp_path)}, "tracking": {"uri": "http://127.0.0.1:9"}}
+    cfg = JobConfig.parse(content)
+    with pytest.raises(RegistryError, match=r"does not answer.*127\.0\.0\.1:9"):
+        promote(cfg, lambda folder: {})
+    with pytest.raises(RegistryError, match="does not answer"):
+        rollback(cfg)
+
+
 @pytest.mark.parametrize("candidate", ["candidate", "99"])
 def test_an_unknown_candidate_is_named(registry: Registry, candidate: str):
     with pytest.raises(RegistryError, match=f"cssta@{candidate}: is not registered"):

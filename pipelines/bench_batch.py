@@ -197,7 +197,7 @@ class PeakMemory:
     def __init__(self) -> None:
         import threading
 
-        self._over, self._peak = threading.Event(), 0.0
+        self._over, self.peak = threading.Event(), 0.0
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -207,14 +207,14 @@ class PeakMemory:
                 try:
                     if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):
                         info = process.memory_info()
-                        self._peak = max(self._peak, (info.rss - info.shared) / 2**20)
+                        self.peak = max(self.peak, (info.rss - info.shared) / 2**20)
                 except psutil.Error:
                     continue
 
     def stop(self) -> float:
         self._over.set()
         self._thread.join()
-        return self._peak
+        return self.peak
 
 
 if __name__ == "__main__":

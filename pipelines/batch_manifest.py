@@ -14,6 +14,7 @@ from pyarrow import ArrowException
 
 from pipelines.batch_masks import BatchError
 from pipelines.storage import join, read_bytes
+from pipelines.storage_names import scheme, unescaped
 
 FORMATS = (".csv", ".jsonl", ".ndjson", ".parquet")
 
@@ -51,7 +52,7 @@ def read_manifest(
         rows = _parse(content, suffix)
     except (ValueError, csv.Error, ArrowException) as error:
         raise BatchError(f"inference.manifest {uri}: cannot be read ({error})") from None
-    here = uri.rpartition("/")[0]
+    here = unescaped(uri).rpartition("/")[0]
     found = []
     for number, row in enumerate(rows, start=1):
         values = {key: value for key, value in row.items() if value is not None and value != ""}
@@ -82,4 +83,4 @@ def _parse(content: bytes, suffix: str) -> list[dict[str, Any]]:
 
 
 def _located(name: str, folder: str) -> str:
-    return name if "://" in name or name.startswith("/") else join(folder, name)
+    return unescaped(name) if scheme(name) or name.startswith("/") else join(folder, name)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from pipelines.storage_names import local_path, scheme
+
 
 def absolute(location: str) -> str:
-    """A URI as it is; a local path made absolute, because workers run in other directories."""
+    """A URI as it is; a local path made absolute, because workers run in other directories.
+
+    `file://` becomes a path, so that nothing appended to it later is read as escaped.
+    """
     if not location.strip():
         raise ValueError("is empty; give a folder or a URI such as s3://bucket/folder")
-    if "://" in location:
-        return location
-    return str(Path(location).expanduser().absolute())
+    return local_path(location) if scheme(location) in ("", "file") else location
 
 
 def ascending(pair: tuple[float, float]) -> tuple[float, float]:

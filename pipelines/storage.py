@@ -19,7 +19,7 @@ from pyarrow import ArrowException
 from pyarrow import fs as pafs
 
 from pipelines.storage_errors import EmptyBucketError, StorageError, named
-from pipelines.storage_names import own_name
+from pipelines.storage_names import own_name, unescaped
 from pipelines.storage_systems import filesystem
 
 VIDEO_SUFFIXES = (
@@ -249,8 +249,8 @@ def exists(uri: str, s3_endpoint: str | None = None) -> bool:
 
 
 def join(uri: str, *names: str) -> str:
-    """A URI with further path parts."""
-    return "/".join([uri.rstrip("/"), *names])
+    """A URI with further path parts, which are names as they are: nothing in them is escaped."""
+    return "/".join([unescaped(uri).rstrip("/"), *names])
 
 
 def name(uri: str) -> str:

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pipelines.storage_errors import StorageError
 
 
+def scheme(uri: str) -> str:
+    """What stands before `://`, such as "s3"; "" for a plain path, whatever its names hold."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
+    return found[1] if found else ""
+
+
 def local_path(uri: str) -> str:
-    """The absolute path of what is local: a plain path or a `file://` URI."""
-    if uri.startswith("file://"):
-        return unquote(urlsplit(uri).path)
-    return str(Path(uri).expanduser().absolute())
+    """The absolute path of what is local: a plain path or a `file://` URI.
+
+    Only of a URI is `%20` a space. Raises StorageError for a `file://` URI of another machine.
+    """
+    if scheme(uri) != "file":
+        return str(Path(uri).expanduser().absolute())
+    host, _, path = uri.removeprefix("file://").partition("/")
+    if host not in ("", "localhost"):
+        raise StorageError(f"{uri}: names the machine {host!r}; write file:///folder, or a path")
+    return "/" + unquote(path, errors="surrogateescape")
+
+
+def unescaped(uri: str) -> str:
+    """A plain path for a `file://` URI, to which names can be appended as they are; others stay.
+
+    (A bucket's keys are never escaped.) Raises StorageError as `local_path` does.
+    """
+    return local_path(uri) if scheme(uri) == "file" else uri
 
 
 def own_name(uri: str, path: str) -> str:
@@ -29,9 +50,9 @@ def own_name(uri: str, path: str) -> str:
 
 def location(uri: str) -> str:
     """Equal for all URIs of one place: a path without links and `..`, or `s3://` and the key."""
-    scheme, separator, rest = uri.partition("://")
-    if separator and scheme != "file":  # (a key is taken literally)
-        return f"{scheme}://{rest.strip('/')}"
+    kind = scheme(uri)
+    if kind not in ("", "file"):  # (a key is taken literally)
+        return f"{kind}://{uri.removeprefix(f'{kind}://').strip('/')}"
     path = local_path(uri)
     try:
         return os.path.realpath(path)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pyarrow import fs as pafs
 
 from pipelines.storage_errors import StorageError, named
-from pipelines.storage_names import local_path
+from pipelines.storage_names import local_path, scheme
 
 # An address nobody answers at should fail within seconds, not the SDK's minutes.
 _CONNECT_SECONDS, _REQUEST_SECONDS, _ATTEMPTS = 5, 60, 3
@@ -23,12 +23,12 @@ def filesystem(uri: str, s3_endpoint: str | None = None) -> tuple[pafs.FileSyste
 
     Raises StorageError for a scheme other than a plain path, file:// and s3://.
     """
-    scheme, separator, rest = uri.partition("://")
-    if not separator or scheme == "file":
+    kind = scheme(uri)
+    if kind in ("", "file"):
         return pafs.LocalFileSystem(), local_path(uri)
-    if scheme != "s3":
-        raise StorageError(f"{uri}: {scheme}:// is not supported; use a local folder or s3://")
-    path = rest.strip("/")
+    if kind != "s3":
+        raise StorageError(f"{uri}: {kind}:// is not supported; use a local folder or s3://")
+    path = uri.removeprefix("s3://").strip("/")
     if not path:
         raise StorageError(f"{uri}: names no bucket; write s3://bucket/folder")
     return _s3(uri, path.split("/")[0], s3_endpoint), path

@@ -24,14 +24,15 @@ from pipelines.batch_masks import (
     relative,
     stamp_of,
 )
-from pipelines.batch_names import UNSUPPORTED, is_unsupported, printable
+from pipelines.batch_names import UNSUPPORTED, is_footage, is_unsupported, printable
 from pipelines.batch_options import VideoOptions
 from pipelines.config import JobConfig
 from pipelines.retries import with_retries
 from pipelines.storage import StorageError, filesystem, join, list_videos
+from pipelines.storage_listing import is_misnamed
 from pipelines.storage_names import location
 
-BAD_ROW = "bad-row"
+BAD_NAME, BAD_ROW = "bad-name", "bad-row"
 THREADS = 16  # requests to a server at the same time
 
 
@@ -92,15 +93,30 @@ def _from_listing(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
     for name, path in filter(lambda it: is_input(it[0]), names.items()):
         stamp = listing.stamp(name) or listing.stamp(".")  # (a folder of pictures itself)
         entry = Input(name, scheme + path, name, stamp, inference.options)
-        inputs.append(_masked(entry, name, masks))
+        wrong = [it for it in (name, *listing.inside(name)) if is_misnamed(it)]
+        inputs.append(_misnamed(entry, wrong[0]) if wrong else _masked(entry, name, masks))
     if not inputs:
         raise BatchError(f"inference.videos {uri}: holds nothing but outputs and masks")
     for name, stamp in listing.files.items():
-        if is_unsupported(name) and is_input(name):
-            entry = Input(name, f"{scheme}{root}/{name}", name, stamp, inference.options)
+        entry = Input(name, f"{scheme}{root}/{name}", name, stamp, inference.options)
+        if is_misnamed(name) and is_footage(name) and is_input(name):
+            inputs.append(_misnamed(entry, name))
+        elif is_unsupported(name) and is_input(name):
             problem = f"{name}: {UNSUPPORTED}"
             inputs.append(replace(entry, problem=problem, reason="unsupported"))
     return sorted(inputs, key=lambda entry: entry.name)
+
+
+def _misnamed(entry: Input, name: str) -> Input:
+    """What cannot be asked for by its name, or has a file in it that cannot; shown as it may be."""
+    return replace(
+        entry,
+        name=printable(entry.name),
+        video=printable(entry.video),
+        wanted=printable(entry.wanted),
+        problem=f"{printable(name)}: its name is not UTF-8; rename it",
+        reason=BAD_NAME,
+    )
 
 
 def _masked(entry: Input, name: str, masks: MaskFolder | None) -> Input:
@@ -168,7 +184,7 @@ def _stamps(row: ManifestRow, endpoint: str | None) -> tuple[Stamp, Stamp | None
         return {}, None, BAD_ROW, "names no video"
     for name in (row.video, row.mask or ""):
         if printable(name) != name or "\0" in name:
-            return {}, None, "bad-name", f"{name!r}: no file can have such a name"
+            return {}, None, BAD_NAME, f"{name!r}: no file can have such a name"
     try:
         video = with_retries(lambda: stamp_of(row.video, endpoint))
         return video, row.mask and with_retries(lambda: stamp_of(row.mask, endpoint)), "", ""

@@ -13,6 +13,7 @@ import pyarrow.fs
 from pipelines.batch_record import digest
 from pipelines.storage import PICTURE_SUFFIXES, VIDEO_SUFFIXES, filesystem, join
 from pipelines.storage_errors import named
+from pipelines.storage_listing import path_of
 
 Stamp = dict[str, Any]
 
@@ -29,7 +30,10 @@ class ChangedInputError(Exception):
 
 
 class Listing:
-    """Every file below a URI, with what tells it from a changed one: bytes and time."""
+    """Every file below a URI, with what tells it from a changed one: bytes and time.
+
+    A byte of a name that is not UTF-8 is a lone surrogate in it.
+    """
 
     def __init__(self, uri: str, endpoint: str | None) -> None:
         fs, root = filesystem(uri, endpoint)
@@ -45,7 +49,7 @@ class Listing:
                 infos = fs.get_file_info(selector)
         for info in infos:
             if info.is_file:
-                name = relative(info.path, root) or PurePosixPath(root).name
+                name = relative(path_of(info), root) or PurePosixPath(root).name
                 stamp = {"bytes": info.size, "modified": info.mtime_ns or 0}
                 self.files[name] = stamp
                 self._folders[str(PurePosixPath(name).parent)][name] = stamp
@@ -57,6 +61,10 @@ class Listing:
     def has_folder(self, name: str) -> bool:
         """Whether files lie directly in it."""
         return name in self._folders
+
+    def inside(self, name: str) -> list[str]:
+        """Files directly in a folder."""
+        return list(self._folders.get(name, ()))
 
     def picture_folders(self) -> list[str]:
         """Folders below the root that hold pictures and no videos (whose posters those were)."""

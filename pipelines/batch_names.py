@@ -36,10 +36,19 @@ def is_unsupported(name: str) -> bool:
 
     Hidden files are left out by whoever hid them.
     """
-    path = PurePosixPath(name)
-    known = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES, *COMPANIONS)
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and path.suffix.lower() not in known
+    return not _is_hidden(name) and PurePosixPath(name).suffix.lower() not in (
+        *VIDEO_SUFFIXES, *PICTURE_SUFFIXES, *COMPANIONS
+    )  # fmt: skip
+
+
+def is_footage(name: str) -> bool:
+    """Whether a listed file is a video by its ending, or may be one (see `is_unsupported`)."""
+    is_video = not _is_hidden(name) and PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+    return is_video or is_unsupported(name)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def output_names(names: Iterable[str]) -> dict[str, str]:

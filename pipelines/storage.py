@@ -1,6 +1,7 @@
-"""Videos in a folder or a bucket: listed, copied to where a decoder can open them, published.
+"""Files in a folder or a bucket: copied to where a decoder can open them, published.
 
-Local paths, `file://` and `s3://` alike (see `pipelines.storage_systems`).
+Local paths, `file://` and `s3://` alike (see `pipelines.storage_systems`). What lists them, in
+`pipelines.storage_listing`, is to be had here too.
 """
 
 from __future__ import annotations
@@ -12,74 +13,24 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pyarrow import ArrowException
 from pyarrow import fs as pafs
 
-from pipelines.storage_errors import EmptyBucketError, StorageError, named
+from pipelines.storage_errors import EmptyBucketError as EmptyBucketError
+from pipelines.storage_errors import StorageError, named
+from pipelines.storage_listing import PICTURE_SUFFIXES as PICTURE_SUFFIXES
+from pipelines.storage_listing import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from pipelines.storage_listing import VideoFile as VideoFile
+from pipelines.storage_listing import list_picture_folders as list_picture_folders
+from pipelines.storage_listing import list_pictures as list_pictures
+from pipelines.storage_listing import list_videos as list_videos
 from pipelines.storage_names import own_name, unescaped
 from pipelines.storage_systems import filesystem
 
-VIDEO_SUFFIXES = (
-    *(".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"),
-    *(".3gp", ".asf", ".f4v", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts"),
-    *(".mxf", ".ogv", ".ts", ".vob", ".wmv"),
-)
-PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
-
 _COPIES = 8  # files of a folder at the same time
 MOST_MOVED = 5 * 10**9  # bytes: S3 copies no more than 5 GB at once, and moving is copying there
-
-
-@dataclass(frozen=True)
-class VideoFile:
-    """A video file, or a folder of frames; `size` in bytes."""
-
-    uri: str
-    size: int
-
-
-def list_videos(uri: str, s3_endpoint: str | None = None) -> list[VideoFile]:
-    """All videos at or under a URI, sorted.
-
-    A location without video files but with folders of pictures (as in DAVIS and YouTube-VOS)
-    lists those folders, each being one video. Hidden files are left out.
-    Raises EmptyBucketError if there is neither, StorageError if the location cannot be listed.
-    """
-    infos = _list(uri, s3_endpoint)
-    videos = [
-        VideoFile(_uri_like(uri, info.path), info.size)
-        for info in infos
-        if info.extension and f".{info.extension.lower()}" in VIDEO_SUFFIXES
-    ]
-    if not videos:
-        videos = _picture_folders(uri, infos)
-    if not videos:
-        kinds = " ".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
-        raise EmptyBucketError(
-            f"{uri}: holds no videos ({len(infos)} other files); put some there ({kinds}, or "
-            "one folder of numbered frames per video)"
-        )
-    return sorted(videos, key=lambda video: video.uri)
-
-
-def list_picture_folders(uri: str, s3_endpoint: str | None = None) -> list[str]:
-    """URIs of all folders under a URI that hold pictures themselves, sorted.
-
-    Raises EmptyBucketError if there is none.
-    """
-    folders = _picture_folders(uri, _list(uri, s3_endpoint))
-    if not folders:
-        raise EmptyBucketError(f"{uri}: holds no folders of png or jpg pictures; put some there")
-    return sorted(folder.uri for folder in folders)
-
-
-def list_pictures(uri: str, s3_endpoint: str | None = None) -> list[str]:
-    """URIs of the pictures directly in a folder, sorted by name."""
-    pictures = [info for info in _list(uri, s3_endpoint, recursive=False) if _is_picture(info)]
-    return sorted(_uri_like(uri, picture.path) for picture in pictures)
 
 
 @contextmanager
@@ -261,39 +212,3 @@ def name(uri: str) -> str:
 def stem(uri: str) -> str:
     """The last part of a URI without its suffix: what outputs and masks of a video are named by."""
     return PurePosixPath(uri.rstrip("/")).stem
-
-
-def _list(uri: str, s3_endpoint: str | None, recursive: bool = True) -> list[pafs.FileInfo]:
-    """The files at or under a URI, without hidden ones."""
-    system, root = filesystem(uri, s3_endpoint)
-    with named(uri, "check the address and the credentials"):
-        info = system.get_file_info(root)
-        if info.type == pafs.FileType.NotFound:
-            raise StorageError(
-                f"{uri}: does not exist; give an existing folder or s3://bucket/folder"
-            )
-        if info.is_file:
-            return [info]
-        infos = system.get_file_info(pafs.FileSelector(root, recursive=recursive))
-    return [
-        info
-        for info in infos
-        if info.is_file
-        and not any(part.startswith(".") for part in PurePosixPath(info.path[len(root) :]).parts)
-    ]
-
-
-def _is_picture(info: pafs.FileInfo) -> bool:
-    return bool(info.extension) and f".{info.extension.lower()}" in PICTURE_SUFFIXES
-
-
-def _picture_folders(uri: str, infos: list[pafs.FileInfo]) -> list[VideoFile]:
-    sizes: dict[str, int] = {}
-    for info in filter(_is_picture, infos):
-        folder = str(PurePosixPath(info.path).parent)
-        sizes[folder] = sizes.get(folder, 0) + info.size
-    return [VideoFile(_uri_like(uri, folder), size) for folder, size in sizes.items()]
-
-
-def _uri_like(uri: str, path: str) -> str:
-    return f"s3://{path}" if uri.startswith("s3://") else path

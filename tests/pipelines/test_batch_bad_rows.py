@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,32 @@ def test_listings_are_tried_again(tmp_path: Path, monkeypatch):
         monkeypatch.setattr(batch_inputs, name, once)
     plan = plan_batch(make_config(tmp_path, masks=str(tmp_path / "masks")), MODEL)
     assert [task.name for task in plan.tasks] == ["a.mp4"]
+
+
+def test_a_name_that_is_not_utf8_is_quarantined(tmp_path: Path):
+    source = tmp_path / "in"
+    touch(source / "good.mp4", source / "good.txt", source / "walk/1.png", source / "run/1.png")
+    names = (b"\xe9t\xe9.mp4", b"\xe9t\xe9.braw", b"\xe9t\xe9.txt", b".\xe9.mp4", b"run/\xe9.png")
+    for name in (*names, b"\xe9/b.mp4", b"\xe9/1.png"):
+        path = os.fsencode(source) + b"/" + name
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(os.fsdecode(path)).write_bytes(b"x")
+    touch(tmp_path / "masks/good.png", tmp_path / "masks/walk/1.png")
+    os.close(os.open(os.fsencode(tmp_path) + b"/masks/\xe9.png", os.O_CREAT))
+    plan = plan_batch(make_config(tmp_path, masks=str(tmp_path / "masks")), MODEL)
+    assert [task.name for task in plan.tasks] == ["good.mp4", "walk"]
+    found = {outcome.name: outcome for outcome in plan.settled}
+    accent = r"\udce9"
+    assert {name: outcome.reason for name, outcome in found.items()} == dict.fromkeys(
+        (f"{accent}t{accent}.mp4", f"{accent}t{accent}.braw", f"{accent}/b.mp4", "run"), "bad-name"
+    )
+    quarantine = Quarantine(str(tmp_path / "out"))
+    for outcome in found.values():
+        assert "rename it" in outcome.message
+        json.dumps(vars(outcome), ensure_ascii=False).encode()
+        quarantine.update(plan.all_tasks[outcome.name], outcome)
+    assert len(list((tmp_path / "out/_quarantine").rglob("*.json"))) == 4
+    # (As when an earlier run left one among its outputs.)
+    touch(tmp_path / "out/a.mp4")
+    os.close(os.open(os.fsencode(tmp_path) + b"/out/\xe9.mp4", os.O_CREAT))
+    assert len(plan_batch(make_config(tmp_path), MODEL).tasks) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import av
@@ -286,3 +287,11 @@ def test_what_is_listed_can_be_opened(tmp_path: Path, suffix: str, codec: str, c
         file.mux(stream.encode(None))
     (video,) = storage.list_videos(str(tmp_path))
     assert len(list(open_source(video.uri).frames())) == 6
+
+
+def test_names_that_are_not_utf8_are_left_out_and_named(tmp_path: Path, caplog):
+    for name in (b"a.mp4", b"\xe9t\xe9.mp4", b"b.\xe9"):
+        os.close(os.open(os.fsencode(tmp_path) + b"/" + name, os.O_CREAT))
+    assert [storage.stem(video.uri) for video in storage.list_videos(str(tmp_path))] == ["a"]
+    ours = [r.getMessage() for r in caplog.records if r.name == "pipelines.storage_listing"]
+    assert len(ours) == 2 and all("rename it" in line for line in ours)

@@ -17,7 +17,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import ray
+from ray import ObjectRef
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cssta.references import ReferencePlan
@@ -29,7 +31,9 @@ log = logging.getLogger(__name__)
 class Engine(Protocol):
     """What an actor holds: `cssta.Inpainter`, or anything that completes frames like it."""
 
-    def inpaint(self, frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    def inpaint(
+        self, frames: np.ndarray, masks: np.ndarray, progress: Callable[..., None] | None = None
+    ) -> np.ndarray:
         """Frames uint8 (T, H, W, 3), masks bool (T, H, W), True = hole -> uint8 (T, H, W, 3)."""
 
 
@@ -97,14 +101,14 @@ def load_packed(files: dict[str, bytes], load_engine: LoadEngine, threads: int) 
 class ActorPool:
     """How many actors there may be and what each of them takes of the cluster.
 
-    `spare`: CPUs for a task that reads, beside them.
+    `readers`: tasks that look through videos at the same time, beside them.
     """
 
     size: int
     cpus: float
     gpus: float
     least: int = 0
-    spare: float = 1.0
+    readers: int = 1
 
     @property
     def threads(self) -> int:
@@ -117,8 +121,6 @@ class ActorPool:
         strategy = ray.data.ActorPoolStrategy(
             min_size=least, max_size=self.size, max_tasks_in_flight_per_actor=1
         )
-        if least == self.size:
-            strategy = ray.data.ActorPoolStrategy(size=least, max_tasks_in_flight_per_actor=1)
         return {"compute": strategy, "num_cpus": self.cpus, "num_gpus": self.gpus}
 
 
@@ -154,10 +156,12 @@ def plan_pool(cfg: JobConfig, resources: dict[str, float], videos: int) -> Actor
     enough = gpus >= size * share
     wants_gpu = cfg.cluster.use_gpu is True or (cfg.cluster.use_gpu == "auto" and enough)
     least = min(inference.min_actors or size, size)
-    spare = min(1.0, max(cpus - size * each, 0.25)) if cpus else 1.0
-    return ActorPool(size, each, share if wants_gpu else 0.0, least, spare)
+    # (To look through a video costs a fraction of completing it.)
+    readers = max(1, math.floor(cpus - size * each), size // ACTORS_PER_READER)
+    return ActorPool(size, each, share if wants_gpu else 0.0, least, readers)
 
 
+ACTORS_PER_READER = 8
 MAX_BLOCKS = 2000
 MAX_STARTS = 3
 """A video whose actor died this often is given up: it is taken to be what kills the actor."""
@@ -165,39 +169,34 @@ CRASHED = f"its process died {MAX_STARTS} times (a decoder's fault, or out of me
 
 
 class Keeper:
-    """What must outlive the actors that hold a model: its files, and what became of their videos.
+    """What became of the videos of actors that die: it outlives them.
 
     Ray Data restarts a dead actor and gives it the same video again, without end; the count of
     starts finds out the video that kills its actors.
     """
 
-    def __init__(self, files: dict[str, bytes], places: int = 0) -> None:
-        self._files = files
+    def __init__(self, places: int = 0) -> None:
         self._places = places
         self._starts: Counter[str] = Counter()
         self._claims: set[str] = set()
-        self._given_up: set[str] = set()
-
-    def files(self) -> dict[str, bytes]:
-        """The model's files by name."""
-        return self._files
+        self._given_up: dict[str, tuple[str, str]] = {}
 
     def start(self, name: str) -> int:
         """Count a start of a video and return how many there are now."""
         self._starts[name] += 1
         return self._starts[name]
 
-    def give_up(self, name: str) -> None:
-        """Nothing more is to be done for a video."""
-        self._given_up.add(name)
-
-    def is_given_up(self, name: str) -> bool:
-        """Whether that was said."""
-        return name in self._given_up
-
     def end(self, name: str) -> None:
         """What was started has ended, well or not: its starts so far killed nothing."""
         del self._starts[name]
+
+    def give_up(self, name: str, reason: str = "given-up", message: str = "") -> None:
+        """Nothing more is to be done for a video; why, in a slug and in words."""
+        self._given_up.setdefault(name, (reason, message))
+
+    def given_up(self, name: str) -> tuple[str, str] | None:
+        """What was said then, first; None if nothing was."""
+        return self._given_up.get(name)
 
     def claim(self, name: str) -> bool:
         """Whether a video has, or now gets, one of the places (as for a contact sheet)."""
@@ -206,43 +205,51 @@ class Keeper:
         return name in self._claims
 
 
+def ask(answer: ObjectRef, otherwise: Any) -> Any:
+    """What a keeper answers; `otherwise` where there is none any more, which ends no work."""
+    try:
+        return ray.get(answer)
+    except RayActorError as error:
+        log.warning("starts of videos are no longer counted: %s", str(error).partition("\n")[0])
+        return otherwise
+
+
 def may_start(keeper: ActorHandle, name: str) -> bool:
     """Count a start; False for what has killed its process too often."""
-    return ray.get(keeper.start.remote(name)) <= MAX_STARTS
+    return ask(keeper.start.remote(name), 0) <= MAX_STARTS
 
 
 class ModelActor:
-    """Base of an actor that holds the model; `settings` is whatever its flow needs beside it."""
+    """Base of an actor that holds the model of `files`; `settings`: what its flow needs more."""
 
     def __init__(
-        self, keeper: ActorHandle, settings: Any, load_engine: LoadEngine, threads: int
+        self,
+        keeper: ActorHandle,
+        files: ObjectRef,
+        settings: Any,
+        load_engine: LoadEngine,
+        threads: int,
     ) -> None:
-        self.engine = load_packed(ray.get(keeper.files.remote()), load_engine, threads)
+        self.engine = load_packed(ray.get(files), load_engine, threads)
         self.settings = settings
         self.keeper = keeper
 
     def may_start(self, name: str) -> bool:
-        """Count a start; False for a video that has killed its process too often."""
+        """See `may_start`."""
         return may_start(self.keeper, name)
-
-    def is_given_up(self, name: str) -> bool:
-        """Whether nothing more is to be done for a video."""
-        return ray.get(self.keeper.is_given_up.remote(name))
 
     def claim(self, name: str) -> bool:
         """Whether this video gets one of the places that `map_rows` was given."""
-        return ray.get(self.keeper.claim.remote(name))
+        return ask(self.keeper.claim.remote(name), False)
 
 
-def start_keeper(files: dict[str, bytes], places: int = 0) -> ActorHandle:
-    """A keeper on the driver's node, which lives as long as the job anyway.
-
-    (In the object store the files could be lost with a node, and a restarted actor find none.)
-    """
+def start_keeper(places: int = 0) -> ActorHandle:
+    """A keeper on the driver's node, which lives as long as the job anyway."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # (Started again it has lost its counts, which costs a few starts more, not the job.)
+    # (Started again it has lost its counts, which costs a few starts more, not the job. It takes
+    # nothing large, which Ray would free once it has started.)
     keeper = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Keeper)
-    return keeper.options(scheduling_strategy=here).remote(files, places)
+    return keeper.options(scheduling_strategy=here).remote(places)
 
 
 def map_rows(
@@ -261,8 +268,8 @@ def map_rows(
     pool = plan_pool(cfg, ray.cluster_resources(), len(rows))
     # One video per block, so that no video waits in an actor's queue while another actor is idle.
     source = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
-    keeper = start_keeper(files, places)
-    return map_actors(source, actor, pool, keeper, settings, load_engine)
+    keeper = start_keeper(places)
+    return map_actors(source, actor, pool, keeper, files, settings, load_engine)
 
 
 def map_actors(
@@ -270,14 +277,19 @@ def map_actors(
     actor: type[ModelActor],
     pool: ActorPool,
     keeper: ActorHandle,
+    files: dict[str, bytes],
     settings: Any,
     load_engine: LoadEngine,
 ) -> ray.data.Dataset:
-    """The rows of a dataset through a pool of `actor`s."""
+    """The rows of a dataset through a pool of `actor`s.
+
+    (Whenever they start, they find the model's files on the driver's node.)
+    """
     return source.map(
         actor,
         fn_constructor_kwargs={
             "keeper": keeper,
+            "files": ray.put(files),
             "settings": settings,
             "load_engine": load_engine,
             "threads": pool.threads,

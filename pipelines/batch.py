@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import ray
+from ray.data import TaskPoolStrategy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.actors import (
@@ -45,6 +46,7 @@ from pipelines.batch_summary import BatchSummary
 from pipelines.batch_units import PartResult, group_tasks, most_units, survey_group
 from pipelines.config import JobConfig
 from pipelines.node_cache import PREFIX
+from pipelines.placement import on_a_worker
 from pipelines.registry import resolve
 from pipelines.retries import with_retries
 from pipelines.staging import Staging
@@ -57,6 +59,7 @@ from pipelines.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 OnVideo = Callable[[VideoOutcome, int, int], None]
+OnEnd = Callable[[VideoTask, VideoOutcome], None]
 
 
 def complete_bucket(
@@ -91,8 +94,7 @@ def complete_bucket(
         quarantine = Quarantine(output, endpoint)
         progress = BatchProgress.of(plan, say)
 
-        def settle(task: VideoTask, outcome: VideoOutcome) -> None:
-            outcomes.append(outcome)
+        def record(task: VideoTask, outcome: VideoOutcome) -> None:
             try:
                 quarantine.update(task, outcome)
                 if outcome.status == "failed" and outcome.reason not in KEEPING:
@@ -102,15 +104,20 @@ def complete_bucket(
                     Staging(task, endpoint).remove(lease.since)
             except StorageError as error:  # one video's record must not end the others
                 log.warning("%s: %s", task.name, error)
+
+        def settle(task: VideoTask, outcome: VideoOutcome) -> None:
+            outcomes.append(outcome)
             progress.add_video(outcome)
             if on_video:
                 on_video(outcome, len(outcomes), len(plan.all_tasks))
 
         for outcome in _moved(plan, identity, endpoint, say, lease):
+            record(plan.all_tasks[outcome.name], outcome)
             settle(plan.all_tasks[outcome.name], outcome)
         try:
             if plan.tasks:
-                _complete(cfg, plan, settings, files, load_engine, settle, progress, lease)
+                ends = record, settle
+                _complete(cfg, plan, settings, files, load_engine, ends, progress, lease)
             lease.check(look=True)
             summary = publish_results(
                 cfg, identity, plan, outcomes, settings, started, _on_cluster(settings), log_run
@@ -174,13 +181,13 @@ def _complete(
     settings: BatchSettings,
     files: dict[str, bytes],
     load_engine: LoadEngine,
-    settle: Callable[[VideoTask, VideoOutcome], None],
+    ends: tuple[OnEnd, OnEnd],
     progress: BatchProgress,
     lease: Lease,
 ) -> None:
     """Tasks to outcomes: Ray Data from survey to staged segments, then a task for each video."""
     pool = plan_pool(cfg, ray.cluster_resources(), most_units(plan.tasks))
-    keeper = start_keeper(files)
+    keeper = start_keeper()
     groups = group_tasks(plan.tasks, pool.size)
     rows = [{"tasks": json.dumps([json.dumps(vars(t)) for t in group])} for group in groups]
     source = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
@@ -188,25 +195,28 @@ def _complete(
     source.context.target_max_block_size = 1
     # (The watchdogs end what hangs; a long video may take hours to look through.)
     source.context.execution_no_progress_timeout_s = -1
+    # What asks for CPUs would wait without end where nodes are lost and actors hold all that are
+    # left. (And Ray Data would make one operator of two that ask for the same, so that whoever
+    # looks through a long video completes all of it; of these it cannot.)
     units = source.flat_map(
         survey_group,
         fn_kwargs={"settings": settings, "keeper": keeper},
-        num_cpus=pool.spare,  # (Ray Data tries without end; the keeper knows what kills its tasks)
+        compute=TaskPoolStrategy(size=min(pool.readers, len(rows))),
+        num_cpus=0,
+        ray_remote_args_fn=on_a_worker,
     )
-    completed = map_actors(units, Completer, pool, keeper, settings, load_engine)
-    share = pool.spare / max(2, cfg.inference.assemblers)  # (a part is for who looks through)
-    assemble = ray.remote(num_cpus=share, max_retries=3)(assemble_task)
+    completed = map_actors(units, Completer, pool, keeper, files, settings, load_engine)
+    assemble = ray.remote(num_cpus=0, max_retries=3)(assemble_task)
 
     def publish(task: VideoTask) -> VideoOutcome:
         lease.check(look=True)
-        return ray.get(assemble.remote(task, settings))
+        return ray.get(assemble.options(**on_a_worker()).remote(task, settings))
 
     def give_up(name: str) -> None:
         keeper.give_up.remote(name)
 
-    with Collector(
-        plan.tasks, publish, settle, give_up, cfg.inference.assemblers, progress
-    ) as collector:
+    assemblers = cfg.inference.assemblers or max(2, pool.size // 2)
+    with Collector(plan.tasks, publish, *ends, give_up, assemblers, progress) as collector:
         for row in completed.iter_rows():
             lease.check()
             for result in json.loads(row["results"]):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from typing import Any
 
-from pipelines.actors import CRASHED, ModelActor
+from pipelines.actors import CRASHED, MAX_STARTS, ModelActor, ask
 from pipelines.batch_record import VideoTask
 from pipelines.batch_source import BatchSettings, Opened, opened
 from pipelines.batch_units import Part, PartResult, failed_result, from_row
@@ -18,7 +19,8 @@ from pipelines.watchdog import Watchdog
 class Completer(ModelActor):
     """Completes one unit per call; its settings are BatchSettings.
 
-    A part that is staged already is not done again. What goes wrong becomes a result.
+    A part that is staged already is not done again. What goes wrong becomes a result; but after an
+    error that may have broken the process for good, as CUDA's do, a fresh one tries once more.
     """
 
     settings: BatchSettings
@@ -36,9 +38,11 @@ class Completer(ModelActor):
     def _result(self, part: Part) -> PartResult:
         task = part.task
         found = PartResult(task.name, part.number, part.count, video_frames=part.frames)
-        if self.is_given_up(task.name):
-            return PartResult(**{**vars(found), "reason": "given-up"})
-        if not self.may_start(part.key):
+        given_up = ask(self.keeper.given_up.remote(task.name), None)
+        if given_up is not None:
+            return PartResult(task.name, reason=given_up[0], message=given_up[1])
+        starts = ask(self.keeper.start.remote(part.key), 0)
+        if starts > MAX_STARTS:
             return PartResult(task.name, reason="crashed", message=CRASHED)
         try:
             staged = Staging(task, self.settings.s3_endpoint).mark(part.number)
@@ -48,12 +52,25 @@ class Completer(ModelActor):
                     complete_part(part, video, self.engine, self.settings, watchdog.feed)
         except Exception as error:  # one video's fault must not end the others
             self._close()
-            return failed_result(task, error)
-        finally:
-            # (A unit whose process died is done again from its first part.)
+            failed = failed_result(task, error)
+            if failed.reason == "unexpected" and isinstance(error, RuntimeError) and starts:
+                self._end(failed, again=starts == 1)
             self.keeper.end.remote(part.key)
+            return failed
+        # (A unit whose process died is done again from its first part.)
+        self.keeper.end.remote(part.key)
         frames = part.segment.stop - part.segment.start
         return PartResult(**{**vars(found), "frames": frames, "resumed": staged is not None})
+
+    def _end(self, failed: PartResult, again: bool) -> None:
+        """End this process; Ray starts it anew with the same unit.
+
+        (After one illegal access every later call of CUDA fails too, and would the other videos.
+        PyTorch raises RuntimeErrors of all sorts. `exit_actor` would be taken for a wish.)
+        """
+        if not again:
+            ask(self.keeper.give_up.remote(failed.name, failed.reason, failed.message), None)
+        os._exit(1)
 
     def _open(self, task: VideoTask) -> Opened:
         """The next segment is mostly of the same video."""

@@ -27,6 +27,7 @@ class Collector:
         tasks: all that results will come of.
         assemble: publishes a video whose parts are all staged; called in threads. LeaseError ends
             the batch, at the latest on leaving.
+        record: stores what is to be stored of an outcome; called in threads.
         settle: takes each outcome once, from one thread at a time.
         give_up: told of a video that failed, so that its other parts are not done in vain.
         assemblers: videos that are assembled at the same time.
@@ -36,13 +37,15 @@ class Collector:
         self,
         tasks: Iterable[VideoTask],
         assemble: Callable[[VideoTask], VideoOutcome],
+        record: Callable[[VideoTask, VideoOutcome], None],
         settle: Callable[[VideoTask, VideoOutcome], None],
         give_up: Callable[[str], None],
         assemblers: int,
         progress: BatchProgress,
     ) -> None:
         self._tasks = {task.name: task for task in tasks}
-        self._assemble, self._settle, self._give_up = assemble, settle, give_up
+        self._assemble, self._record = assemble, record
+        self._settle, self._give_up = settle, give_up
         self._done: dict[str, set[int]] = {name: set() for name in self._tasks}
         self._open = set(self._tasks)  # videos without an outcome that are not being assembled
         self._pool = ThreadPoolExecutor(assemblers, thread_name_prefix="assemble")
@@ -59,13 +62,16 @@ class Collector:
         if result.reason:
             self._open.discard(name)
             self._give_up(name)
-            self._settle_once(task, failure(task, result.reason, result.message))
+            self._start(self._end, task, failure(task, result.reason, result.message))
             return
         self._progress.add_part(task, result)
         self._done[name].add(result.number)
         if len(self._done[name]) == result.count:
             self._open.discard(name)
-            self._running.append(self._pool.submit(self._finish, task))
+            self._start(self._finish, task)
+
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        self._running.append(self._pool.submit(work, *arguments))
 
     def _finish(self, task: VideoTask) -> None:
         try:
@@ -75,9 +81,10 @@ class Collector:
         except Exception as error:  # (of the cluster: what a video does wrong is an outcome)
             log.warning("%s: its assembly was lost", task.name, exc_info=error)
             outcome = failure(task, "lost", f"{LOST} ({type(error).__name__})")
-        self._settle_once(task, outcome)
+        self._end(task, outcome)
 
-    def _settle_once(self, task: VideoTask, outcome: VideoOutcome) -> None:
+    def _end(self, task: VideoTask, outcome: VideoOutcome) -> None:
+        self._record(task, outcome)
         with self._lock:
             self._settle(task, outcome)
 
@@ -92,4 +99,4 @@ class Collector:
         for future in self._running:
             future.result()
         for name in sorted(self._open):
-            self._settle_once(self._tasks[name], failure(self._tasks[name], "lost", LOST))
+            self._end(self._tasks[name], failure(self._tasks[name], "lost", LOST))

@@ -57,8 +57,9 @@ class InferenceConfig(Section):
     """A share of one GPU, or several; None: one where `cluster.use_gpu` gives GPUs."""
     segment_frames: PositiveInt = 240
     """Frames after which, at most, work is safe from being stopped."""
-    assemblers: PositiveInt = 2
-    """Finished videos that are joined, verified and published at the same time."""
+    assemblers: PositiveInt | None = None
+    """Finished videos that are joined, verified and published at the same time; None: half as many
+    as there are actors, at least two."""
     cache_gb: PositiveFloat = 50
     """Of copies of remote videos, on each node."""
     scratch: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ import ray
 from pipelines.actors import (
     MAX_STARTS,
     Keeper,
+    ModelActor,
     ModelFolderError,
+    ask,
     load_packed,
+    map_rows,
     may_start,
     model_digest,
     pack_model,
@@ -34,7 +38,7 @@ def test_a_folder_arrives_as_it_was(tiny_model: Path, monkeypatch):
         seen.update({path.name: path.read_bytes() for path in folder.iterdir()})
         return folder
 
-    folder = load_packed(Keeper(files).files(), load, threads=1)
+    folder = load_packed(files, load, threads=1)
     assert seen == files and {"config.yaml", "inpainter.safetensors"} <= files.keys()
     assert not folder.exists()
 
@@ -73,7 +77,7 @@ def test_no_more_actors_than_gpus_carry(there: int, share: float, size: int, eac
 
 
 def test_starts_are_counted_by_video():
-    keeper = Keeper({})
+    keeper = Keeper()
     counts = [keeper.start("a") for _ in range(MAX_STARTS + 1)]
     assert counts == list(range(1, MAX_STARTS + 2))
     assert keeper.start("b") == 1
@@ -82,15 +86,54 @@ def test_starts_are_counted_by_video():
 
 
 def test_places_are_few_kept():
-    keeper = Keeper({}, places=2)
+    keeper = Keeper(places=2)
     assert [keeper.claim(name) for name in "abca"] == [True, True, False, True]
 
 
+def test_why_nothing_more_is_to_be_done_is_what_was_said_first():
+    keeper = Keeper()
+    assert keeper.given_up("a") is None
+    keeper.give_up("a", "unexpected", "CUDA error")
+    keeper.give_up("a")
+    assert keeper.given_up("a") == ("unexpected", "CUDA error")
+
+
+@pytest.mark.parametrize("actors", [1, 4, 40])
+def test_videos_are_looked_through_beside_the_actors(actors: int):
+    """By what is left over, however little that is, and by enough to feed them."""
+    for cpus in (1, 4, actors + 1, actors + 20):
+        pool = plan_pool(config(actors=actors), {"CPU": cpus}, videos=100)
+        assert pool.readers >= max(1, cpus - pool.size * pool.cpus, pool.size // 8)
+
+
+class Fatal(ModelActor):
+    """Its process dies at the first row, and the keeper's with it; the next one answers."""
+
+    def __call__(self, row: dict) -> dict:
+        if not self.settings.exists():
+            self.settings.touch()
+            ray.kill(self.keeper, no_restart=False)
+            os._exit(1)
+        return {"bytes": self.engine, "starts": ray.get(self.keeper.start.remote("a"))}
+
+
+def count_bytes(folder: Path, device: str) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
 @pytest.mark.cluster
-def test_a_keeper_that_dies_is_started_again(ray_cluster):
-    keeper = start_keeper({"weights": b"x"})
-    assert ray.get(keeper.start.remote("a")) == 1
-    ray.kill(keeper, no_restart=False)
-    assert ray.get(keeper.files.remote(), timeout=60) == {"weights": b"x"}
-    assert may_start(keeper, "a")
+def test_a_large_model_outlives_its_actor_and_the_keeper(ray_cluster, tmp_path: Path):
+    """Beyond 100 kB an actor's arguments are in the object store, and gone once it has started."""
+    files = {"weights": bytes(3_000_000)}
+    died = tmp_path / "died"
+    rows = map_rows(config(), [{"video": "a"}], Fatal, died, files, count_bytes).take_all()
+    assert rows == [{"bytes": 3_000_000, "starts": 1}] and died.exists()
+
+
+@pytest.mark.cluster
+def test_a_keeper_that_is_lost_ends_no_work(ray_cluster):
+    keeper = start_keeper()
+    assert ask(keeper.start.remote("a"), 0) == 1
     ray.kill(keeper)
+    assert may_start(keeper, "a")
+    assert ask(keeper.given_up.remote("a"), None) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,15 @@ class Batch:
         self.given_up: list[str] = []
         self.progress = BatchProgress(len(names), 1000 * len(names))
         self.assemble = assemble or self._done
+        self.record = lambda task, outcome: None
 
     def _done(self, task: VideoTask) -> VideoOutcome:
         return VideoOutcome(task.name, task.video, task.output, "done")
 
     def collector(self) -> Collector:
         return Collector(
-            self.tasks, self.assemble, lambda task, outcome: self.settled.append(outcome),
+            self.tasks, self.assemble, self.record,
+            lambda task, outcome: self.settled.append(outcome),
             self.given_up.append, 2, self.progress,
         )  # fmt: skip
 
@@ -80,6 +83,17 @@ def test_what_is_lost_is_said():
         for result in parts("a", 1) + parts("b", 2)[:1]:
             collector.add(result)
     assert batch.statuses() == {"a": ("failed", "lost"), "b": ("failed", "lost")}
+
+
+def test_records_are_stored_at_the_same_time():
+    """A storage far away must not make one wait for the other, nor the parts that come."""
+    batch, together = Batch("ab"), threading.Barrier(3)
+    batch.record = lambda task, outcome: together.wait(20)
+    with batch.collector() as collector:
+        collector.add(parts("a", 1)[0])
+        collector.add(PartResult("b", reason="corrupt", message="frame 7"))
+        together.wait(20)
+    assert batch.statuses() == {"a": ("done", ""), "b": ("failed", "corrupt")}
 
 
 def test_a_lost_lease_ends_the_batch_instead_of_a_video():

@@ -127,13 +127,15 @@ def _publish(
         while chunk := file.read(2**22):
             content.update(chunk)
             progress()
+    size, digest = whole.stat().st_size, content.hexdigest()
     _check_inputs(task, endpoint)
+    if outcome.output == task.output:
+        batch_finished.retire_foreign(task, digest, endpoint)
     # An old record must not vouch for the new output, should the publishing end between the two;
     # a picture of the old output must not be taken for one of the new.
     for uri in (record_of(outcome.output), task.sheet):
         with_retries(lambda uri=uri: storage.delete(uri, endpoint))
-    with_retries(lambda: storage.publish(whole, outcome.output, endpoint, task.staging))
-    size, digest = whole.stat().st_size, content.hexdigest()
+    with_retries(lambda: storage.publish(whole, outcome.output, endpoint, task.staging, digest))
     batch_finished.write(task, settings.model, outcome, size, digest, endpoint)
     batch_finished.clear_other_place(task, outcome.output, endpoint)
 

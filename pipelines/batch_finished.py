@@ -188,13 +188,46 @@ def _retire(task: VideoTask, endpoint: str | None) -> None:
     if not with_retries(lambda: storage.exists(task.output, endpoint)):
         return
     record = record_of(task.output)
-    if with_retries(lambda: storage.exists(record, endpoint)):
-        content = with_retries(lambda: storage.read_bytes(record, endpoint))
-        if _fingerprint(content) == task.fingerprint:
-            return
+    content = _read(record, endpoint)
+    if content is not None and _fingerprint(content) == task.fingerprint:
+        return
+    _keep(task, endpoint)
+    if content is not None:
         kept = record_of(task.outdated)
         with_retries(lambda: storage.copy(record, kept, endpoint, task.staging))
+
+
+def _keep(task: VideoTask, endpoint: str | None) -> None:
+    """Copy what is under a task's name to `_outdated`, without a record."""
+    # (That of what was there must not vouch for it.)
+    with_retries(lambda: storage.delete(record_of(task.outdated), endpoint))
     with_retries(lambda: storage.copy(task.output, task.outdated, endpoint, task.staging))
+
+
+def retire_foreign(task: VideoTask, sha256: str, endpoint: str | None) -> None:
+    """Keep in `_outdated` what is under a task's name and no record of ours vouches for.
+
+    But not what has this digest: what is to be published, as by a process that was killed before
+    it could record it. Raises StorageError.
+    """
+    uri = task.output
+    stamp = with_retries(lambda: stamp_of(uri, endpoint))
+    if not stamp or "pictures" in stamp:  # (a folder is in the way: publishing will say so)
+        return
+    content = _read(record_of(uri), endpoint)
+    if content is not None and _is_as_recorded(parse_record(content), uri, stamp, endpoint):
+        return
+    if with_retries(lambda: storage.sha256(uri, endpoint)) == sha256:
+        return
+    log.warning("%s: %s is nobody's known output; kept as %s", task.name, uri, task.outdated)
+    _keep(task, endpoint)
+
+
+def _read(uri: str, endpoint: str | None) -> bytes | None:
+    """A record that may not be there."""
+    if not with_retries(lambda: storage.exists(uri, endpoint)):
+        return None
+    return with_retries(lambda: storage.read_bytes(uri, endpoint))
 
 
 def _fingerprint(record: bytes) -> Any:
@@ -212,13 +245,22 @@ def _vouches(
     endpoint: str | None,
     verify: bool,
 ) -> bool:
-    if record.get("fingerprint") != task.fingerprint or record.get("bytes") != stamp.get("bytes"):
+    if record.get("fingerprint") != task.fingerprint:
         return False
-    if record["outcome"].status not in FINISHED or not record.get("sha256"):
+    if record["outcome"].status not in FINISHED:
         return False
-    if record.get("modified") == stamp.get("modified") and not verify:
-        return True
-    same = with_retries(lambda: storage.sha256(uri, endpoint)) == record["sha256"]
+    same = _is_as_recorded(record, uri, stamp, endpoint, verify)
     if not same:
         log.warning("%s: %s is not what was published; it is made again", task.name, uri)
     return same
+
+
+def _is_as_recorded(
+    record: dict[str, Any], uri: str, stamp: Stamp, endpoint: str | None, verify: bool = False
+) -> bool:
+    """Whether a file is what a record (possibly of other work) says was published."""
+    if not record.get("sha256") or record.get("bytes") != stamp.get("bytes"):
+        return False
+    if record.get("modified") == stamp.get("modified") and not verify:
+        return True
+    return with_retries(lambda: storage.sha256(uri, endpoint)) == record["sha256"]

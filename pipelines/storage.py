@@ -85,7 +85,11 @@ def _copy_file(system: pafs.FileSystem, info: pafs.FileInfo, copy: Path) -> None
 
 
 def publish(
-    local: str | Path, uri: str, s3_endpoint: str | None = None, temporary: str | None = None
+    local: str | Path,
+    uri: str,
+    s3_endpoint: str | None = None,
+    temporary: str | None = None,
+    digest: str | None = None,
 ) -> None:
     """Put a local file at a URI so that it is seen there whole or not at all.
 
@@ -96,6 +100,8 @@ def publish(
     Args:
         temporary: folder, in the same bucket or file system, for the temporary name, where what a
             killed process leaves can be found and removed; None: a hidden name beside the target.
+        digest: SHA-256 of the local file. What arrived is read again and held against it before it
+            gets its name. (What is too large to move has its name by then, and loses it.)
 
     Raises StorageError.
     """
@@ -115,17 +121,22 @@ def publish(
             partial = target
         partial = str(partial)
         before = _look(system, path) if partial == path else None
+        is_damaged = False
         try:
             pafs.copy_files(str(local), partial, destination_filesystem=system)
             written = system.get_file_info(partial).size
             if written != size:
                 raise StorageError(f"{uri}: {written} of {size} bytes written", transient=True)
+            is_damaged = digest is not None and _sha256(system, partial) != digest
+            if is_damaged:
+                raise StorageError(f"{uri}: was damaged on its way", transient=True)
             if partial != path:
                 system.move(partial, path)
         except BaseException:
             with suppress(OSError, ArrowException):
                 there = _look(system, partial) if partial == path else None
-                if there is None or (there != before and there[0] != size):
+                is_half = there is not None and there != before and there[0] != size
+                if there is None or is_half or is_damaged:
                     system.delete_file(partial)
             raise
 
@@ -175,9 +186,14 @@ def read_bytes(uri: str, s3_endpoint: str | None = None) -> bytes:
 def sha256(uri: str, s3_endpoint: str | None = None) -> str:
     """Of a file's content, which is read for it. Raises StorageError."""
     system, path = filesystem(uri, s3_endpoint)
+    with named(uri, "check the address and the credentials"):
+        return _sha256(system, path)
+
+
+def _sha256(system: pafs.FileSystem, path: str) -> str:
     whole = hashlib.sha256()
-    with named(uri, "check the address and the credentials"), system.open_input_stream(path) as it:
-        while chunk := it.read(2**22):
+    with system.open_input_stream(path) as stream:
+        while chunk := stream.read(2**22):
             whole.update(chunk)
     return whole.hexdigest()
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pyarrow import fs as pafs
 
 from cssta.video import write_video
 from pipelines import batch_finished, storage
@@ -167,3 +168,55 @@ def test_nothing_vouches_for_what_another_driver_put_there(finished, monkeypatch
         monkeypatch.undo()
         assert complete_one(finished, settings).status == "done"
         assert json.loads(record.read_text())["sha256"] == storage.sha256(finished.output)
+
+
+def test_a_foreign_file_under_an_outputs_name_is_kept(finished, tmp_path: Path):
+    """Without a record, or with one that tells of something else: as when a user edited it."""
+    cfg = config(tmp_path)
+    outdated = Path(finished.outdated)
+    for unrecorded, theirs in ((True, b"anybody's"), (False, b"edited")):
+        Path(finished.output).write_bytes(theirs)
+        if unrecorded:
+            Path(record_of(finished.output)).unlink()
+        (task,) = plan(tmp_path).tasks
+        assert complete_one(task, settings_of(cfg)).status == "done"
+        assert files(task) == ["_outdated/a.mp4", "a.mp4", "a.mp4.json"]
+        assert outdated.read_bytes() == theirs
+    outdated.unlink()
+    # Our own earlier output is replaced by its successor.
+    (tmp_path / "in/a.mp4").touch()
+    (task,) = plan(tmp_path).tasks
+    assert complete_one(task, settings_of(cfg)).status == "done"
+    assert files(task) == ["a.mp4", "a.mp4.json"]
+
+
+def test_an_output_that_could_not_be_recorded_is_not_foreign(finished, tmp_path, monkeypatch):
+    """As after a kill between the two."""
+    (tmp_path / "in/a.mp4").touch()
+    (task,) = plan(tmp_path).tasks
+    settings = settings_of(config(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_finished, "write", None)
+        assert complete_one(task, settings).status == "failed"
+    assert not Path(record_of(task.output)).exists() and Path(task.output).exists()
+    assert complete_one(task, settings).status == "done"
+    assert files(task) == ["a.mp4", "a.mp4.json"]
+
+
+def test_an_output_that_is_damaged_on_its_way_never_has_its_name(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.retries.FIRST_WAIT", 0.001)
+    (tmp_path / "in/a.mp4").touch()
+    (task,) = plan(tmp_path).tasks
+    real, damaged, named = pafs.copy_files, [], []
+
+    def damaging(source: str, destination: str, **options) -> None:
+        real(source, destination, **options)
+        if Path(source).name.startswith("whole") and len(damaged) < 2:
+            damaged.append(bytes(Path(source).stat().st_size))
+            Path(destination).write_bytes(damaged[-1])
+        named.append(Path(task.output).read_bytes())
+
+    monkeypatch.setattr(pafs, "copy_files", damaging)
+    assert complete_one(task, settings_of(config(tmp_path))).status == "done"
+    named.append(Path(task.output).read_bytes())
+    assert len(damaged) == 2 and not set(damaged) & set(named)

@@ -10,7 +10,11 @@ import pytest
 
 from cssta.video import open_source, read_frames, write_video
 from pipelines.batch_plan import plan_batch
+from pipelines.batch_source import opened
+from pipelines.batch_units import parts_of
+from pipelines.complete_part import complete_part
 from pipelines.staging import Staging
+from pipelines.watchdog import Watchdog
 from tests.pipelines.fake_engines import GREY, GreyEngine
 from tests.pipelines.one_process import (
     MODEL,
@@ -122,6 +126,35 @@ def test_the_self_test_is_made_once_where_the_first_hole_is(long_video, tmp_path
     tests = [staging.mark(number)["self_test"] for number in range(4)]
     assert sum(test is not None for test in tests) == 1
     assert complete_one(task, settings).quality["self_test"] == next(t for t in tests if t)
+
+
+def test_progress_is_told_long_before_the_first_frame_and_in_the_self_test(tmp_path):
+    """A network that takes minutes for a frame makes progress as well."""
+    write_video(tmp_path / "in/a.mp4", picture_clip(20), 24)
+    cfg = config(tmp_path, inference={"self_test_frames": 7})
+    (task,) = plan_batch(cfg, MODEL).tasks
+    settings, told = settings_of(cfg), []
+
+    class Patient(GreyEngine):
+        before = 0
+
+        def stream(self, pairs, **options):
+            pairs = list(pairs)
+            self.before = len(told)
+            yield from super().stream(iter(pairs), **options)
+
+        def inpaint(self, frames, masks, progress=None):
+            alone = len(told)
+            result = super().inpaint(frames, masks, progress)
+            if progress:
+                self.in_test = len(told) - alone
+            return result
+
+    with Watchdog(600) as watchdog, opened(task, settings) as video:
+        (part,) = parts_of(task, settings, watchdog)
+        engine = Patient()
+        complete_part(part, video, engine, settings, lambda: told.append(None))
+    assert engine.before == 20 and engine.in_test == 7
 
 
 def test_segments_without_figures_are_not_taken_where_there_are_to_be_some(long_video, tmp_path):

@@ -5,7 +5,6 @@ What is wrong with one of them is written down with it; only what is wrong with 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -131,22 +130,17 @@ def _from_manifest(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
     uri = inference.manifest
     rows = with_retries(lambda: read_manifest(uri, inference.videos, inference.masks, endpoint))
     base = filesystem(inference.videos, endpoint)[1] if inference.videos else ""
-    given = Counter(row.output for row in rows if row.output)
-    twice = [output for output, number in given.items() if number > 1]
-    if twice:
-        raise BatchError(f"inference.manifest {uri}: {len(twice)} outputs are named by several "
-                         f"rows, such as {twice[0]!r}; give each its own")  # fmt: skip
     stamps = in_threads(lambda row: _stamps(row, endpoint), rows)
-    inputs, names = [], Counter()
+    inputs, names = [], set()
     for row, (stamp, mask_stamp, reason, problem) in zip(rows, stamps, strict=True):
         row = replace(row, video=printable(row.video), output=row.output and printable(row.output))
-        path = location(row.video).removeprefix("s3://")
+        path = location(row.video).removeprefix("s3://") if row.video else ""
         short = relative(path, base) if base else ""
         wanted = row.output or short or PurePosixPath(path).name or f"row {row.number}"
         name = wanted
-        names[name] += 1
-        if names[name] > 1:  # the same video with another mask, or two of one name
+        while name in names:  # the same video with another mask, or two of one name
             name = f"{name} (row {row.number})"
+        names.add(name)
         options = inference.options
         try:
             options = options.changed_by(row.options)
@@ -165,10 +159,14 @@ def _from_manifest(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
         inputs.append(entry)
     if all(entry.reason == BAD_ROW for entry in inputs):  # (as when a column's name is wrong)
         raise BatchError(f"inference.manifest {uri}: {inputs[0].problem}")
-    if any(row.mask is not None for row in rows) or not all(map(is_drawn, inputs)):
+    if any(map(_may_say_where, rows)) or not all(map(is_drawn, inputs)):
         # (Holes are drawn for a test; in footage that is to be kept they would be damage.)
         return [_refused(entry, row) for entry, row in zip(inputs, rows, strict=True)]
     return inputs
+
+
+def _may_say_where(row: ManifestRow) -> bool:
+    return row.mask is not None or not row.is_read
 
 
 def _refused(entry: Input, row: ManifestRow) -> Input:
@@ -180,6 +178,8 @@ def _refused(entry: Input, row: ManifestRow) -> Input:
 
 def _stamps(row: ManifestRow, endpoint: str | None) -> tuple[Stamp, Stamp | None, str, str]:
     """Of video and mask; with the reason, and in words, why they cannot be had, or ""."""
+    if row.problem:
+        return {}, None, BAD_ROW, row.problem
     if not row.video:
         return {}, None, BAD_ROW, "names no video"
     for name in (row.video, row.mask or ""):

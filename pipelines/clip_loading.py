@@ -17,7 +17,7 @@ from pipelines.clip_frames import camera_clip, frame_reader, read_picture
 from pipelines.clip_plan import CLIPS_PER_OPEN, ClipRow
 from pipelines.data_config import DataConfig
 from pipelines.data_sets import is_still
-from pipelines.failures import CRASHED, DecoderCrashError
+from pipelines.failures import CRASHED, MASK, DecoderCrashError
 from pipelines.manifest import Rejected
 from pipelines.retries import with_retries
 from pipelines.storage import StorageError
@@ -30,9 +30,10 @@ class LostClipError(ValueError):
 def load_clip(row: ClipRow, cfg: DataConfig) -> dict[str, np.ndarray]:
     """Decode one clip: frames uint8 (T, H, W, 3) RGB and masks bool (T, H, W), H x W as configured.
 
-    Raises VideoError or StorageError, naming the file.
+    Raises VideoError or StorageError, naming the file; what may pass is tried again first.
     """
-    with frame_reader(row.uri, cfg) as read:
+    with ExitStack() as stack:
+        read = with_retries(lambda: stack.enter_context(frame_reader(row.uri, cfg)))
         return _finish(row, cfg, read([0] if is_still(row.uri) else list(row.indices)), None)
 
 
@@ -144,7 +145,7 @@ def _finish(
     except StorageError as error:
         if report is None:
             raise
-        report(Rejected(str(row.objects), "storage", str(error)))
+        report(Rejected(str(row.objects), MASK, str(error)))
         masks = clip_masks(replace(row, objects=None), cfg)
     return {"frames": frames, "masks": masks}
 
@@ -192,7 +193,7 @@ def _read_object_masks(
     rng: np.random.Generator, uri: str, length: int, s3_endpoint: str | None
 ) -> np.ndarray:
     """Up to `length` successive masks of a sequence, bool (S, h, w); all but black is hole."""
-    pictures = storage.list_pictures(uri, s3_endpoint)
+    pictures = with_retries(lambda: storage.list_pictures(uri, s3_endpoint))
     start = int(rng.integers(max(len(pictures) - length, 0) + 1))
     masks = []
     for picture in pictures[start : start + length]:

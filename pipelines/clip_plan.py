@@ -64,11 +64,11 @@ def plan_clips(
     rng = np.random.default_rng([seed, epoch])
     count = len(manifest.videos)
     rounds = [rng.permutation(count) for _ in range(math.ceil(clips / count))]
-    uses = np.bincount(np.concatenate(rounds)[:clips], minlength=count) if rounds else []
-    visits = [
-        (video, min(CLIPS_PER_OPEN, times - start))
-        for video, times in zip(manifest.videos, uses, strict=False)
-        for start in range(0, times, CLIPS_PER_OPEN)
+    uses = np.bincount(np.concatenate(rounds)[:clips] if rounds else [], minlength=count)
+    visits = [  # (of millions of pictures only those that the epoch needs are looked up)
+        (manifest.videos[index], min(CLIPS_PER_OPEN, int(uses[index]) - start))
+        for index in np.flatnonzero(uses).tolist()
+        for start in range(0, int(uses[index]), CLIPS_PER_OPEN)
     ]
     rows: list[ClipRow] = []
     for video in _in_turns([visits[visit] for visit in rng.permutation(len(visits))]):
@@ -140,6 +140,11 @@ class ClipPlan:
     cfg: DataConfig
     seed: int
     objects: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """About the bytes that the plan takes in an object store: of pictures' names, if any."""
+        return getattr(self.manifest.videos, "nbytes", 0)
 
     def epoch(self, number: int) -> list[ClipRow]:
         """One epoch's clips. Raises as `plan_clips` does."""

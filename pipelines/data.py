@@ -37,12 +37,14 @@ def clip_stream(
     stop: int,
     share: Share | None = None,
     failures: Failures | None = None,
+    stored: ray.ObjectRef | None = None,
 ) -> ray.data.Dataset:
     """Clips number `start` to `stop` - 1, of these the ones of `share`, in their order.
 
     Columns: frames uint8 (T, H, W, 3), masks bool (T, H, W), uri, number. A clip whose file fails
-    is told to `failures` and replaced by its substitute, so every number comes. Raises (here or
-    while it is read) as `plan_clips` and `load_clips` do, and TooManyFailuresError.
+    is told to `failures` and replaced by its substitute, so every number comes. `stored`: the plan
+    in the object store, where several streams share it. Raises (here or while it is read) as
+    `plan_clips` and `load_clips` do, and TooManyFailuresError.
     """
     import ray
     import ray.data
@@ -59,15 +61,25 @@ def clip_stream(
     cfg = plan.cfg
     clip_bytes = (cfg.references + 1) * cfg.height * cfg.width * 4
     context.execution_options.preserve_order = True
-    store = ray.cluster_resources().get("object_store_memory", 0) * STORE_SHARE / share.workers
+    store = store_budget(plan) / share.workers
     # Several blocks of every task are on their way at once, beside the trainer's batches.
     context.target_max_block_size = max(
         min(CLIPS_PER_BLOCK * clip_bytes, int(store / BLOCKS_ON_THEIR_WAY)), clip_bytes
     )
     limits = context.execution_options.resource_limits
     context.execution_options.resource_limits = limits.copy(object_store_memory=store)
-    load = partial(_load, plan=ray.put(plan), cfg=cfg, share=share, failures=failures)
+    stored = stored or ray.put(plan)
+    load = partial(_load, plan=stored, cfg=cfg, share=share, failures=failures)
     return dataset.map_batches(load, batch_size=None, memory=MEMORY_PER_TASK)
+
+
+def store_budget(plan: ClipPlan) -> float:
+    """Bytes of the object store for all streams of a plan, of which every node keeps a copy."""
+    import ray
+
+    share = ray.cluster_resources().get("object_store_memory", 0) * STORE_SHARE
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return max(share - nodes * plan.nbytes, share / 2)
 
 
 def _load(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 from pipelines import storage
 from pipelines.data_config import DataConfig
-from pipelines.manifest import Manifest, VideoRow
+from pipelines.manifest import Manifest
+from pipelines.pictures import find_pictures
 from pipelines.storage import PICTURE_SUFFIXES, EmptyBucketError, StorageError, VideoFile
 
 SIZES = ("480p", "Full-Resolution", "1080p")
-STILL_FPS = Fraction(24)
 LAYOUTS = {
     "davis": (
         "DAVIS: take DAVIS-2017-trainval-480p.zip from davischallenge.org and unpack it; "
@@ -65,20 +64,36 @@ def find_data_set(cfg: DataConfig) -> DataSet:
     return DataSet(layout, videos, masks if storage.exists(masks, endpoint) else None)
 
 
-def object_sequences(cfg: DataConfig) -> list[str]:
+@dataclass(frozen=True)
+class MaskSequences:
+    """Folders with an object's masks each. `digest`: of the names and sizes of what they hold."""
+
+    uris: tuple[str, ...] = ()
+    digest: str = ""
+
+
+def mask_sequences(cfg: DataConfig) -> MaskSequences:
     """The mask sequences to draw from: those that are named, else the data set's annotations.
 
-    None for free-form masks. Raises EmptyBucketError where there should be some.
+    None for free-form masks. Raises EmptyBucketError where there should be some, StorageError.
     """
     if cfg.masks.kind == "freeform":
-        return []
+        return MaskSequences()
     folder = cfg.masks.objects or find_data_set(cfg).annotations
     if folder is None:
         raise EmptyBucketError(
             f"{cfg.videos}: holds no Annotations for masks of kind {cfg.masks.kind}; unpack them "
             "beside JPEGImages, or name a folder of mask sequences as data.masks.objects"
         )
-    return storage.list_picture_folders(folder, cfg.s3_endpoint)
+    found = find_pictures(folder, cfg.s3_endpoint)
+    if not found.folders:
+        raise EmptyBucketError(f"{folder}: holds no folders of png or jpg masks; put some there")
+    return MaskSequences(found.folders, found.digest)
+
+
+def object_sequences(cfg: DataConfig) -> list[str]:
+    """The addresses of `mask_sequences`."""
+    return list(mask_sequences(cfg).uris)
 
 
 def find_images(cfg: DataConfig) -> Manifest:
@@ -86,13 +101,11 @@ def find_images(cfg: DataConfig) -> Manifest:
 
     Raises EmptyBucketError or StorageError.
     """
-    endpoint, folder = cfg.s3_endpoint, str(cfg.images)
-    try:
-        folders = storage.list_picture_folders(folder, endpoint)
-    except EmptyBucketError as error:
-        raise EmptyBucketError(f"{folder}: holds no pictures. {LAYOUTS['images']}") from error
-    pictures = (picture for one in folders for picture in storage.list_pictures(one, endpoint))
-    return Manifest(tuple(VideoRow(picture, 1, 0, 0, STILL_FPS) for picture in pictures))
+    folder = str(cfg.images)
+    found = find_pictures(folder, cfg.s3_endpoint)
+    if not found:
+        raise EmptyBucketError(f"{folder}: holds no pictures. {LAYOUTS['images']}")
+    return Manifest(found, digest=found.digest)
 
 
 def is_still(uri: str) -> bool:

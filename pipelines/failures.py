@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 
+from pipelines.data_sets import is_still
 from pipelines.manifest import Rejected
 
 logger = logging.getLogger(__name__)
@@ -14,6 +17,8 @@ logger = logging.getLogger(__name__)
 NAMED = 5  # of the failures in a message
 ATTEMPTS = 2  # with a file that ends the process which decodes it
 CRASHED = "crashed"
+MASK = "mask"  # reason: not the video, but the object masks that a clip should have had
+FILES, PICTURES, MASKS = KINDS = ("files", "pictures", "mask sequences")
 
 
 class TooManyFailuresError(ValueError):
@@ -29,8 +34,15 @@ def most_failures(max_failures: int | float | None, files: int) -> int | None:
     return int(max_failures * files) if isinstance(max_failures, float) else max_failures
 
 
-def check_failures(failures: Sequence[Rejected], limit: int | None) -> None:
-    """Raise TooManyFailuresError if more than `limit` files failed."""
+def kind_of(bad: Rejected) -> str:
+    """One of KINDS: there may be ten videos beside a million pictures."""
+    if bad.reason == MASK:
+        return MASKS
+    return PICTURES if is_still(bad.uri) else FILES
+
+
+def check_failures(failures: Sequence[Rejected], limit: int | None, what: str = FILES) -> None:
+    """Raise TooManyFailuresError if more than `limit` of them failed."""
     found: dict[str, str] = {}
     for bad in failures:
         found.setdefault(bad.uri, bad.message)
@@ -39,7 +51,7 @@ def check_failures(failures: Sequence[Rejected], limit: int | None) -> None:
     named = "; ".join(list(found.values())[:NAMED])
     more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
     raise TooManyFailuresError(
-        f"{len(found)} files failed, and data.max_failures allows {limit}: {named}{more}. "
+        f"{len(found)} {what} failed, and data.max_failures allows {limit}: {named}{more}. "
         "Mend or remove them, or raise data.max_failures"
     )
 
@@ -56,7 +68,7 @@ class Failures:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         check_failures(known, limit)
-        self._limit, self._known = limit, tuple(known)
+        self._limits, self._known = {FILES: limit}, tuple(known)
         self._seen: list[Rejected] = []
         self._lost = False
         # Beside the driver, with which alone it may end: other nodes come and go. (A soft affinity
@@ -64,14 +76,29 @@ class Failures:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._log = ray.remote(num_cpus=0, scheduling_strategy=here)(_FailureLog).remote()
 
+    def counting_apart(self, **limits: int | None) -> Failures:
+        """The same list; in it pictures and mask sequences have limits of their own.
+
+        `limits`: by `pictures` and `masks`; without one they count among the files.
+        """
+        other = copy(self)
+        names = {"pictures": PICTURES, "masks": MASKS}
+        other._limits = self._limits | {names[kind]: limit for kind, limit in limits.items()}
+        return other
+
     def report(self, rejected: Rejected) -> None:
         """Add one. Raises TooManyFailuresError."""
         import ray
 
+        group = self._counted_as(kind_of(rejected))
+        limit = self._limits[group]
         # Waited for: whoever has seen the stream end must find every failure listed.
         with suppress(ray.exceptions.RayActorError):
-            ray.get(self._log.add.remote(rejected))
-            self.check()
+            found = ray.get(self._log.add.remote(rejected))
+            same = [kind for kind in found if self._counted_as(kind) == group]
+            # (The list is fetched only when there may be too many: it can be long.)
+            if limit is not None and len(self._known) + sum(found[kind] for kind in same) > limit:
+                self.check()
 
     @contextmanager
     def attempt(self, task: str, uri: str) -> Iterator[None]:
@@ -96,8 +123,15 @@ class Failures:
 
     def check(self) -> None:
         """Raise TooManyFailuresError once there are too many."""
-        if self._limit is not None:
-            check_failures([*self._known, *self.list()], self._limit)
+        if all(limit is None for limit in self._limits.values()):
+            return
+        failed = [*self._known, *self.list()]
+        for kind, limit in self._limits.items():
+            group = [bad for bad in failed if self._counted_as(kind_of(bad)) == kind]
+            check_failures(group, limit, kind)
+
+    def _counted_as(self, kind: str) -> str:
+        return kind if kind in self._limits else FILES
 
     def list(self) -> list[Rejected]:
         """One entry per file and reason, sorted, without the known ones.
@@ -120,6 +154,7 @@ class _FailureLog:
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], Rejected] = {}
         self._begun: dict[tuple[str, str], int] = {}
+        self._kinds: Counter[str] = Counter()
 
     def begin(self, task: str, uri: str) -> int:
         """How often the task has begun with the file by now, never having ended."""
@@ -131,8 +166,12 @@ class _FailureLog:
     def end(self, task: str, uri: str) -> None:
         self._begun.pop((task, uri), None)
 
-    def add(self, rejected: Rejected) -> None:
-        self._entries.setdefault((rejected.uri, rejected.reason), rejected)
+    def add(self, rejected: Rejected) -> dict[str, int]:
+        """How many there are of each kind by now."""
+        if (rejected.uri, rejected.reason) not in self._entries:
+            self._entries[rejected.uri, rejected.reason] = rejected
+            self._kinds[kind_of(rejected)] += 1
+        return dict(self._kinds)
 
     def entries(self) -> list[Rejected]:
         return [self._entries[key] for key in sorted(self._entries)]

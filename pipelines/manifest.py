@@ -50,10 +50,11 @@ class Rejected:
 class Manifest:
     """The videos of a bucket, in the order of their names."""
 
-    videos: tuple[VideoRow, ...]
+    videos: Sequence[VideoRow]
     rejected: tuple[Rejected, ...] = ()
     digest: str = ""
-    """Of the footage itself, where it has been taken (`content_digest`, or of prepared frames)."""
+    """Of the footage itself, where it has been taken (`content_digest`, of prepared frames, or of
+    what pictures are called and how large they are)."""
 
     def describe(self) -> str:
         """One line for people: how many there are, and which were rejected why."""

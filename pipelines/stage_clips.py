@@ -8,17 +8,20 @@ of interruptions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import ray
 import ray.train
 
 from pipelines.clip_plan import ClipPlan, Share
 from pipelines.config import JobConfig
 from pipelines.data import clip_stream
-from pipelines.data_sets import find_images, object_sequences
-from pipelines.failures import Failures
+from pipelines.data_config import DataConfig
+from pipelines.data_sets import MaskSequences, find_images, mask_sequences
+from pipelines.failures import Failures, most_failures
+from pipelines.manifest import Manifest
 
 if TYPE_CHECKING:
     import ray.data
@@ -28,11 +31,43 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Pools:
+    """What a stage's clips are drawn from beside the videos.
+
+    `pictures`: IM2IM learns from them instead of the videos, if there are any.
+    """
+
+    pictures: Manifest | None = None
+    masks: MaskSequences = field(default_factory=MaskSequences)
+
+    def digests(self) -> list[str]:
+        """Of names and sizes, as other pictures or masks make another sequence of clips."""
+        return [self.pictures.digest if self.pictures else "", self.masks.digest]
+
+
+def with_pools(cfg: DataConfig, stage: str, videos: Videos) -> Videos:
+    """The videos, with what else the stage of that name draws from, as it is found now.
+
+    The share of it that may fail is counted apart. Raises EmptyBucketError or StorageError.
+    """
+    pictures = find_images(cfg) if cfg.images is not None and stage == "im2im" else None
+    pools = Pools(pictures, mask_sequences(cfg))
+    failures = videos.failures
+    if failures is not None:
+        limits = {"masks": most_failures(cfg.max_failures, len(pools.masks.uris))}
+        if pictures is not None:
+            limits["pictures"] = most_failures(cfg.max_failures, len(pictures.videos))
+        failures = failures.counting_apart(**limits)
+    return replace(videos, pools=pools, failures=failures)
+
+
+@dataclass(frozen=True)
 class StageStream:
     """Opens one worker's stream. Called whenever workers start, so that what `done` says was
     trained on by then is not decoded again."""
 
-    plan: ClipPlan
+    plan: ray.ObjectRef
+    """Of a ClipPlan, which all streams of the stage share."""
     share: Share
     steps: int
     done: Callable[[], int]
@@ -41,17 +76,19 @@ class StageStream:
     def __call__(self) -> ray.data.Dataset:
         per_step = self.share.batch_size * self.share.workers
         start = min(self.done(), self.steps - 1) * per_step
-        return clip_stream(self.plan, start, self.steps * per_step, self.share, self.failures)
+        stop = self.steps * per_step
+        plan = ray.get(self.plan)
+        return clip_stream(plan, start, stop, self.share, self.failures, stored=self.plan)
 
 
 def stage_streams(
     cfg: JobConfig, task: StageTask, videos: Videos, done: Callable[[], int]
 ) -> dict[str, StageStream]:
     """A stream for every worker, by the name that it asks for, less the `done()` steps."""
-    workers = cfg.cluster.workers
-    pictures = cfg.data.images is not None and task.name == "im2im"
-    footage = find_images(cfg.data) if pictures else videos.training
-    plan = ClipPlan(footage, cfg.data, cfg.seed, tuple(object_sequences(cfg.data)))
+    workers, pools = cfg.cluster.workers, videos.pools
+    footage = pools.pictures or videos.training
+    # (Put where the driver is, with which alone it may go.)
+    plan = ray.put(ClipPlan(footage, cfg.data, cfg.seed, pools.masks.uris))
     return {
         _name(rank): StageStream(
             plan,

@@ -28,12 +28,11 @@ from pipelines import storage
 from pipelines.checkpoints import Checkpoints
 from pipelines.clip_plan import plan_clips
 from pipelines.config import JobConfig
-from pipelines.data_sets import object_sequences
 from pipelines.failures import Failures, TooManyFailuresError
 from pipelines.manifest import Manifest
 from pipelines.progress import Progress, relay
 from pipelines.retries import with_retries
-from pipelines.stage_clips import OwnStreams, stage_streams
+from pipelines.stage_clips import OwnStreams, Pools, stage_streams, with_pools
 from pipelines.storage import StorageError
 from pipelines.tracking import StageRun
 from pipelines.train_loop import PICTURE, StageTask, train_worker
@@ -42,6 +41,7 @@ from pipelines.worker_resources import cpus_per_worker
 logger = logging.getLogger(__name__)
 
 STAGES = ("im2im", "inpainter", "temporal")
+CADENCE = {"log_every", "checkpoint_every", "validate_every"}  # decide nothing of the outcome
 VALIDATION_CLIPS = 4
 RESTARTS = 3  # of a stage whose worker or node died
 
@@ -72,6 +72,8 @@ class Videos:
     training: Manifest
     held_out: Manifest
     failures: Failures | None = None
+    pools: Pools = field(default_factory=Pools)
+    """What else a stage draws clips from; each looks for its own."""
 
 
 def train_stage(
@@ -90,7 +92,8 @@ def train_stage(
     workers, StageError when training fails for good.
     """
     started = time.monotonic()
-    digest = stage_digest(cfg, name, model, weights, videos.training)
+    videos = with_pools(cfg.data, name, videos)
+    digest = stage_digest(cfg, name, model, weights, videos.training, videos.pools)
     endpoint = cfg.data.s3_endpoint
     run_name = f"{name}-{digest}"
     folder = storage.join(cfg.cluster.storage, cfg.name, "stages", run_name)
@@ -136,19 +139,25 @@ def train_stage(
 
 
 def stage_digest(
-    cfg: JobConfig, name: str, model: ModelConfig, weights: dict[str, bytes], videos: Manifest
+    cfg: JobConfig,
+    name: str,
+    model: ModelConfig,
+    weights: dict[str, bytes],
+    videos: Manifest,
+    pools: Pools | None = None,
 ) -> str:
     """Twelve hex digits over everything that decides the stage's outcome."""
     decisive = {
         "stage": name,
         "model": model.to_dict(),
-        "settings": getattr(cfg.stages, name).model_dump(mode="json"),
+        "settings": getattr(cfg.stages, name).model_dump(mode="json", exclude=CADENCE),
         "losses": cfg.losses.model_dump(mode="json"),
         "data": cfg.data.model_dump(mode="json", exclude={"max_failures", "prepared"}),
         "seed": cfg.seed,
         "workers": cfg.cluster.workers,
         "videos": [[v.uri, v.frames, v.height, v.width] for v in videos.videos],
         "frames": videos.digest,
+        "pools": (pools or Pools()).digests(),
         "weights": {key: hashlib.sha256(value).hexdigest() for key, value in weights.items()},
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
@@ -260,7 +269,7 @@ def _validation_rows(cfg: JobConfig, videos: Videos) -> tuple:
             cfg.seed + 1,
             0,
             clips=VALIDATION_CLIPS,
-            objects=object_sequences(cfg.data),
+            objects=videos.pools.masks.uris,
         )
     )
 

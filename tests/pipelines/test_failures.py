@@ -7,7 +7,14 @@ import logging
 import psutil
 import pytest
 
-from pipelines.failures import Failures, TooManyFailuresError, check_failures, most_failures
+from pipelines.failures import (
+    MASK,
+    Failures,
+    TooManyFailuresError,
+    check_failures,
+    kind_of,
+    most_failures,
+)
 from pipelines.manifest import Rejected
 
 
@@ -38,6 +45,30 @@ def test_a_file_counts_once_whatever_is_wrong_with_it():
 def test_a_long_list_is_cut():
     with pytest.raises(TooManyFailuresError, match=r"^9 files .*/v/4.*read; and 4 more\. Mend"):
         check_failures([bad(str(number)) for number in range(9)], 0)
+
+
+def test_what_failed_is_a_file_a_picture_or_a_mask_sequence():
+    kinds = [kind_of(one) for one in (bad("a.mp4"), bad("b"), bad("c.JPG"), bad("d", MASK))]
+    assert kinds == ["files", "files", "pictures", "mask sequences"]
+
+
+@pytest.mark.cluster
+def test_pictures_and_masks_count_apart_where_they_have_limits(ray_cluster):
+    failures = Failures(limit=2, known=[bad("known")])
+    apart = failures.counting_apart(pictures=3, masks=0)
+    for number in range(3):
+        apart.report(bad(f"{number}.jpg"))
+    apart.report(bad("a.mp4"))
+    with pytest.raises(TooManyFailuresError, match=r"^1 mask sequences failed.* allows 0: /v/m:"):
+        apart.report(bad("m", MASK))
+    with pytest.raises(TooManyFailuresError, match=r"^4 pictures failed"):
+        apart.report(bad("3.jpg"))
+    with pytest.raises(TooManyFailuresError, match=r"^3 files failed"):
+        failures.counting_apart(pictures=None, masks=None).report(bad("b.mp4"))
+    # one list, whoever reports; without limits of their own all are files
+    assert len(failures.list()) == 7 and failures.list() == apart.list()
+    with pytest.raises(TooManyFailuresError, match=r"^8 files failed"):
+        failures.check()
 
 
 @pytest.mark.cluster

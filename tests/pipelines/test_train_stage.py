@@ -13,7 +13,9 @@ from cssta.config import ModelConfig
 from pipelines import train_stage as module
 from pipelines.checkpoints import Checkpoints
 from pipelines.config import JobConfig
+from pipelines.data_config import MasksConfig
 from pipelines.manifest import Manifest, Rejected, probe_video
+from pipelines.stage_clips import with_pools
 from pipelines.tracking import JobRun
 from pipelines.train_loop import PICTURE
 from pipelines.train_stage import StageError, StageLog, Videos, stage_digest, train_stage
@@ -58,6 +60,18 @@ def test_a_stage_is_named_by_what_decides_its_outcome(video_folder, tmp_path, ma
     def digest(cfg=cfg, name="im2im", model=TINY, weights=None, videos=manifest) -> str:
         return stage_digest(cfg, name, model, weights or {}, videos)
 
+    def pooled(name: str = "im2im") -> str:
+        """With pictures and mask sequences, as they are found now."""
+        masks = MasksConfig(kind="mixed", objects=str(tmp_path / "masks"))
+        data = {"images": str(tmp_path / "places"), "masks": masks}
+        both = but("data", **data)
+        pools = with_pools(both.data, name, Videos(manifest, Manifest(()))).pools
+        return stage_digest(both, name, TINY, {}, manifest, pools)
+
+    def put(name: str, size: int) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+
     def but(section: str, **update) -> JobConfig:
         changed = getattr(cfg, section).model_copy(update=update)
         return cfg.model_copy(update={section: changed})
@@ -88,6 +102,22 @@ def test_a_stage_is_named_by_what_decides_its_outcome(video_folder, tmp_path, ma
         but("cluster", storage="/elsewhere"),
     )
     assert {digest(one) for one in same} == {digest()}
+    for key in ("log_every", "checkpoint_every", "validate_every"):
+        often = cfg.stages.im2im.model_copy(update={key: 7})
+        assert digest(but("stages", im2im=often)) == digest()
+    put("places/a/1.jpg", 3)
+    put("masks/cat/0.png", 3)
+    found = {name: {pooled(name)} for name in ("im2im", "inpainter")}
+    put("masks/dog/0.png", 3)  # another sequence to draw from: other clips
+    for name, digests in found.items():
+        digests.add(pooled(name))
+        assert len(digests) == 2
+    for number in range(2, 7):
+        put(f"places/a/{number}.jpg", 3)
+    assert pooled() not in found["im2im"] and pooled("inpainter") in found["inpainter"]
+    found["im2im"].add(pooled())
+    put("places/a/1.jpg", 4)  # replaced
+    assert pooled() not in found["im2im"] and pooled("inpainter") in found["inpainter"]
     rejected = Manifest(manifest.videos, (Rejected("x", "unreadable", "x"),))
     assert digest(videos=rejected) == digest()
 

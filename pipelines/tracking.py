@@ -11,7 +11,8 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,10 @@ logger = logging.getLogger(__name__)
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
 _PARAMS_PER_CALL, _PARAM_LENGTH = 100, 6000  # MLflow's limits
+
+# What is told again and again, while training waits. (By default MLflow's client tries for
+# minutes, which is right for what is told once.) Who sets a variable decides.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
 
 def tracking_uri(cfg: JobConfig) -> str:
@@ -121,7 +126,15 @@ class Run:
 
 
 class StageRun(Run):
-    """One stage of a job: a child run."""
+    """One stage of a job: a child run. What it is told while training waits, it tries briefly."""
+
+    def log_step(self, metrics: Mapping[str, float], step: int) -> None:
+        with _briefly():
+            super().log_step(metrics, step)
+
+    def log_file(self, path: str | Path, folder: str | None = None) -> None:
+        with _briefly():
+            super().log_file(path, folder)
 
 
 class JobRun(Run):
@@ -181,6 +194,18 @@ def ensure_experiment(uri: str, name: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return found.experiment_id
+
+
+@contextmanager
+def _briefly() -> Iterator[None]:
+    """MLflow's client, which takes these from the environment alone, gives up within seconds."""
+    ours = {key: value for key, value in _PATIENCE.items() if key not in os.environ}
+    os.environ |= ours
+    try:
+        yield
+    finally:
+        for key in ours:
+            os.environ.pop(key, None)
 
 
 def _client(uri: str) -> MlflowClient:

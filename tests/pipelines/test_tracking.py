@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -11,8 +14,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from pipelines import tracking
 from pipelines.config import ConfigError, JobConfig
-from pipelines.tracking import JobRun, Run, tracking_uri
+from pipelines.tracking import JobRun, Run, StageRun, tracking_uri
 
 
 @pytest.fixture
@@ -89,6 +93,58 @@ def test_a_tracker_that_went_away_is_warned_of_only(tmp_path: Path, mlflow_uri: 
     run.log_picture(np.zeros((2, 2), np.uint8), "p")
     run.finish()
     assert caplog.text.count("not logged to MLflow") == 4
+
+
+class DeafServer(ThreadingHTTPServer):
+    """Answers every request as if it were overloaded, or not at all; counts them."""
+
+    daemon_threads = True
+
+    def __init__(self, answers: bool) -> None:
+        super().__init__(("127.0.0.1", 0), _Deaf)
+        self.answers, self.asked, self.closing = answers, 0, threading.Event()
+
+
+class _Deaf(BaseHTTPRequestHandler):
+    def handle_one_request(self) -> None:
+        self.raw_requestline = self.rfile.readline(65537)
+        if not self.raw_requestline or not self.parse_request():
+            return
+        self.server.asked += 1
+        self.close_connection = True
+        if self.server.answers:
+            self.send_error(503)
+        else:
+            self.server.closing.wait(30)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_report_is_given_up_soon(monkeypatch, tmp_path, caplog, answers: bool):
+    """A server that is overloaded, or behind a wall that swallows everything."""
+    variables = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
+    for name in variables:
+        monkeypatch.delenv(name, raising=False)
+    assert int(tracking._PATIENCE[variables[1]]) <= 10
+    monkeypatch.setitem(tracking._PATIENCE, variables[1], "1")  # (not to wait for it here)
+    server = DeafServer(answers)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        run = StageRun(f"http://127.0.0.1:{server.server_address[1]}", "0" * 32, "1")
+        run.log_step({"loss": 1.0}, 0)
+        assert server.asked == 2
+        assert "not logged to MLflow" in caplog.text
+        assert not any(name in os.environ for name in variables), "others may be patient"
+        # Who says how long to try is heard.
+        monkeypatch.setenv(variables[0], "0")
+        run.log_step({"loss": 1.0}, 0)
+        assert server.asked == 3 and os.environ[variables[0]] == "0"
+    finally:
+        server.closing.set()
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_tracker_that_cannot_be_used_is_named_at_the_start(cfg: JobConfig, monkeypatch):

@@ -7,6 +7,7 @@ drawn or remembered. So a stage that was interrupted ends as it would have ended
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -122,7 +123,7 @@ def _run(task: StageTask, stage: Stage, rank: int, world: int, validation: list[
             with tempfile.TemporaryDirectory() as scratch:
                 folder = Path(scratch)
                 stage.save(folder)
-                if validate and validation:
+                if validate and task.validation:
                     metrics |= _validate(stage, validation, folder)
                 _keep(task.checkpoints, folder, metrics, needed=last)
         ray.train.report(metrics)
@@ -140,9 +141,17 @@ def _keep(checkpoints: Checkpoints, folder: Path, metrics: dict, needed: bool) -
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of every key over the rows that have it: some values are not taken at every step."""
-    keys = dict.fromkeys(key for row in rows for key in row)
-    return {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
+    """Mean of every key over the steps that have a finite value of it.
+
+    Some values are not taken at every step; those of a step that was skipped may not be finite
+    (`skipped_steps` counts these), and would hide all others of the window.
+    """
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if math.isfinite(value):
+                found.setdefault(key, []).append(value)
+    return {key: float(np.mean(values)) for key, values in found.items()}
 
 
 def build_stage(task: StageTask, device: torch.device, wrap: Callable) -> Stage:
@@ -191,18 +200,28 @@ def _follow_schedule(task: StageTask, stage: Stage, world: int) -> None:
 
 
 def _validation_batches(task: StageTask) -> list[dict[str, np.ndarray]]:
+    """The validation's clips, but for those that cannot be read.
+
+    Raises StorageError for storage that is away: other clips would give other scores.
+    """
     batches = []
     for row in task.validation:
         try:
             clip = load_clip(row, task.data)
-        except (VideoError, StorageError):
-            continue  # (counted and named when the evaluation meets it)
+        except (VideoError, StorageError) as error:
+            if isinstance(error, StorageError) and error.transient:
+                raise
+            logger.warning("not validated on (see validation_clips): %s", error)
+            continue
         batches.append({key: clip[key][None] for key in ("frames", "masks")})
     return batches
 
 
 def _validate(stage: Stage, batches: list[dict], folder: Path) -> dict[str, float]:
-    """Scores over the held-out clips, and a picture of the first: input, result, truth."""
+    """Scores over the held-out clips, their number, and a picture of the first.
+
+    The picture's rows are input, result and truth.
+    """
     scores: dict[str, list[np.ndarray]] = {"psnr": [], "ssim": [], "hole_psnr": []}
     for number, batch in enumerate(batches):
         result, truth = stage.complete(batch)
@@ -214,9 +233,9 @@ def _validate(stage: Stage, batches: list[dict], folder: Path) -> dict[str, floa
             shown = np.where(masks[..., None], np.uint8(128), truth)
             rows = [np.concatenate(list(row), axis=1) for row in (shown, result, truth)]
             cv2.imwrite(str(folder / PICTURE), np.concatenate(rows)[..., ::-1])
-    means = {}
+    means = {"validation_clips": float(len(batches))}
     for key, values in scores.items():
-        finite = np.concatenate(values)
+        finite = np.concatenate(values) if values else np.empty(0)
         finite = finite[np.isfinite(finite)]
         if len(finite):
             means[f"validation_{key}"] = float(finite.mean())

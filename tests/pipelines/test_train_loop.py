@@ -152,6 +152,26 @@ def test_a_value_that_only_some_steps_have_is_averaged_over_those(monkeypatch, t
     ]
 
 
+def test_a_skipped_step_does_not_hide_the_others_of_its_window(monkeypatch, tmp_path):
+    plain = train_loop.Im2ImStage.step
+
+    def step(stage, batch):
+        bad = stage.steps in (1, 4, 5)
+        row = plain(stage, batch)
+        return row | {"loss": float("nan") if bad else float(stage.steps)}
+
+    monkeypatch.setattr(train_loop.Im2ImStage, "step", step)
+    trainer = Trainer(monkeypatch, tmp_path)
+    trainer.train(make_task(steps=6, log_every=2, checkpoint_every=6))
+    assert [(m["step"], m.get("loss")) for m, _ in trainer.reports] == [
+        (2, 1.0),
+        (4, 3.5),
+        (6, None),
+    ]
+    record = (trainer.latest / "kept.json").read_text()
+    assert "NaN" not in record, "JSON knows no NaN"
+
+
 def test_goes_on_from_a_checkpoint_with_the_clips_not_seen_yet(monkeypatch, tmp_path, seen):
     trainer = Trainer(monkeypatch, tmp_path)
     schedule = {"decay": 0.5, "decay_every_epochs": 1}
@@ -253,7 +273,9 @@ def clip_row(path: Path) -> ClipRow:
     return ClipRow(0, str(path), (0, 1), False, 0.5, 0.5, mask_seed=1, objects=None)
 
 
-def test_validates_held_out_clips_with_scores_and_a_picture(monkeypatch, tmp_path, video_folder):
+def test_validates_held_out_clips_with_scores_and_a_picture(
+    monkeypatch, tmp_path, video_folder, caplog
+):
     rows = [clip_row(video_folder / name) for name in ("a.mp4", "gone.mp4", "b.mp4")]
     trainer = Trainer(monkeypatch, tmp_path)
     trainer.train(make_task(steps=4, validate_every=2, validation=rows))
@@ -262,8 +284,37 @@ def test_validates_held_out_clips_with_scores_and_a_picture(monkeypatch, tmp_pat
     scores = trainer.reports[-1][0]
     assert 0 < scores["validation_psnr"] < 60 and -1 <= scores["validation_ssim"] <= 1
     assert np.isfinite(scores["validation_hole_psnr"])
+    assert scores["validation_clips"] == 2 and "gone.mp4" in caplog.text
     picture = cv2.imread(str(trainer.latest / PICTURE))
     assert picture.shape == (3 * 32, 2 * 32, 3)  # input, result, truth; two frames each
+
+
+def test_without_any_clip_that_can_be_read_the_report_says_so(monkeypatch, tmp_path):
+    trainer = Trainer(monkeypatch, tmp_path)
+    trainer.train(make_task(steps=4, validation=[clip_row(tmp_path / "gone.mp4")]))
+    scores = {k: v for k, v in trainer.reports[-1][0].items() if k.startswith("validation")}
+    assert scores == {"validation_clips": 0}
+
+
+def test_storage_that_is_away_does_not_change_what_is_validated_on(
+    monkeypatch, tmp_path, video_folder
+):
+    """It is an error, after which Ray starts the worker again: its scores are over all clips."""
+    plain, away = train_loop.load_clip, [True]
+
+    def load_clip(row, data):
+        if row.uri.endswith("b.mp4") and away:
+            away.pop()
+            raise StorageError("s3://bucket/b.mp4: gone", transient=True)
+        return plain(row, data)
+
+    monkeypatch.setattr(train_loop, "load_clip", load_clip)
+    rows = [clip_row(video_folder / name) for name in ("a.mp4", "b.mp4")]
+    trainer = Trainer(monkeypatch, tmp_path)
+    with pytest.raises(StorageError, match="gone"):
+        trainer.train(make_task(steps=4, validation=rows))
+    trainer.train(make_task(steps=4, validation=rows))
+    assert trainer.reports[-1][0]["validation_clips"] == 2
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

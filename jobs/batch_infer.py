@@ -3,6 +3,11 @@
     python jobs/batch_infer.py --videos URI --masks URI --output URI --model models:/cssta@champion
     python jobs/batch_infer.py --config FILE --manifest list.csv --output URI
 
+--masks is a folder with a mask for each video (for a/b.mov: a/b.mp4, a/b.png or a folder a/b/ of
+pictures), one file for all, or a rule: s3://bucket/masks/{stem}_mask.png, in which {stem} is the
+video's name without its ending, {name} with it and {parent} its folder below --videos; or
+box:x,y,w,h in pixels, if need be from second t0 to t1 as box:x,y,w,h@t0-t1, for every video.
+
 Run it again after an interruption: what is published and still fits is not done again, and long
 videos go on after their last finished segment. Exit code 1 if nothing could be completed; single
 failures are named in the summary and in the output's `_quarantine`. `--dry-run` only says what
@@ -60,7 +65,7 @@ def overrides(options: Namespace) -> list[str]:
 if __name__ == "__main__":
     parser = job_parser(__doc__, needs_config=False)
     parser.add_argument("--videos", help="input folder or URI (inference.videos)")
-    parser.add_argument("--masks", help="mask folder or file (inference.masks)")
+    parser.add_argument("--masks", help="where the holes are, see above (inference.masks)")
     parser.add_argument("--output", help="output folder or URI (inference.output)")
     parser.add_argument(
         "--manifest",

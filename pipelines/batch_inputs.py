@@ -19,6 +19,7 @@ from pipelines.batch_masks import (
     FoundMask,
     Listing,
     MaskFolder,
+    MaskPattern,
     Stamp,
     relative,
     stamp_of,
@@ -26,6 +27,7 @@ from pipelines.batch_masks import (
 from pipelines.batch_names import UNSUPPORTED, is_footage, is_unsupported, printable
 from pipelines.batch_options import VideoOptions
 from pipelines.config import JobConfig
+from pipelines.mask_rules import boxes_of, is_pattern, place_of
 from pipelines.retries import with_retries
 from pipelines.storage import StorageError, filesystem, join, list_videos
 from pipelines.storage_listing import is_misnamed
@@ -33,6 +35,7 @@ from pipelines.storage_names import location
 
 BAD_NAME, BAD_ROW = "bad-name", "bad-row"
 THREADS = 16  # requests to a server at the same time
+Masks = MaskFolder | MaskPattern | str | None  # boxes as text; None: nothing says where they are
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,11 @@ def find_inputs(cfg: JobConfig) -> list[Input]:
 
     Raises BatchError where nothing can be made of either, EmptyBucketError without videos.
     """
-    endpoint = cfg.data.s3_endpoint
-    by_rule = cfg.inference.masks is not None  # masks are found by the names of the videos
-    masks = with_retries(lambda: MaskFolder(cfg.inference.masks, endpoint)) if by_rule else None
+    endpoint, rule = cfg.data.s3_endpoint, cfg.inference.masks
+    masks: Masks = None
+    if rule is not None:
+        found_by = MaskPattern if is_pattern(rule) else MaskFolder
+        masks = boxes_of(rule) or with_retries(lambda: found_by(rule, endpoint))
     return _from_manifest(cfg, masks) if cfg.inference.manifest else _from_listing(cfg, masks)
 
 
@@ -68,18 +73,20 @@ def is_drawn(entry: Input) -> bool:
     return entry.mask is None and entry.options.mask_spec(None) is None
 
 
-def _from_listing(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
+def _from_listing(cfg: JobConfig, masks: Masks) -> list[Input]:
     """Every video, or folder of frames, that is neither an output nor a mask."""
     endpoint, inference = cfg.data.s3_endpoint, cfg.inference
     uri = inference.videos.rstrip("/")
     root, scheme = filesystem(uri, endpoint)[1], "s3://" if uri.startswith("s3://") else ""
-    others = [other for other in (inference.output, inference.masks) if other is not None]
-    excluded = [relative(location(other), location(uri)) for other in others]
+    pattern = masks if isinstance(masks, MaskPattern) else None
+    places = [inference.output, None if pattern else place_of(inference.masks)]
+    excluded = [relative(location(place), location(uri)) for place in places if place is not None]
     videos = with_retries(lambda: list_videos(uri, endpoint))
     listing = with_retries(lambda: Listing(uri, endpoint))
 
     def is_input(name: str) -> bool:
-        return not any(name == part or name.startswith(f"{part}/") for part in excluded if part)
+        below = any(name == part or name.startswith(f"{part}/") for part in excluded if part)
+        return not below and name not in own_masks
 
     # (Listed URIs are plain paths or s3://.)
     paths = [video.uri.removeprefix("s3://") for video in videos]
@@ -88,6 +95,7 @@ def _from_listing(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
     beside = {str(it.parent) for it in map(PurePosixPath, excluded) if it.suffix}
     folders = set(listing.picture_folders()) - beside
     names = {name: join(root, name) for name in folders} | names  # (where there are files too)
+    own_masks = set(pattern.among(names, uri)) if pattern else set()
     inputs = []
     for name, path in filter(lambda it: is_input(it[0]), names.items()):
         stamp = listing.stamp(name) or listing.stamp(".")  # (a folder of pictures itself)
@@ -118,17 +126,20 @@ def _misnamed(entry: Input, name: str) -> Input:
     )
 
 
-def _masked(entry: Input, name: str, masks: MaskFolder | None) -> Input:
+def _masked(entry: Input, name: str, masks: Masks) -> Input:
+    if isinstance(masks, str):
+        boxes = ";".join(filter(None, (entry.options.boxes, masks)))
+        return replace(entry, options=entry.options.model_copy(update={"boxes": boxes}))
     try:
         return entry if masks is None else replace(entry, mask=masks.find(name))
     except FileNotFoundError as error:
         return replace(entry, problem=str(error))
 
 
-def _from_manifest(cfg: JobConfig, masks: MaskFolder | None) -> list[Input]:
+def _from_manifest(cfg: JobConfig, masks: Masks) -> list[Input]:
     endpoint, inference = cfg.data.s3_endpoint, cfg.inference
-    uri = inference.manifest
-    rows = with_retries(lambda: read_manifest(uri, inference.videos, inference.masks, endpoint))
+    uri, masks_at = inference.manifest, place_of(inference.masks)
+    rows = with_retries(lambda: read_manifest(uri, inference.videos, masks_at, endpoint))
     base = filesystem(inference.videos, endpoint)[1] if inference.videos else ""
     stamps = in_threads(lambda row: _stamps(row, endpoint), rows)
     inputs, names = [], set()

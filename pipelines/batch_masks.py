@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import pyarrow.fs
 
 from pipelines.batch_record import digest
+from pipelines.mask_rules import ALLOWED, filled_in, place_of
 from pipelines.storage import PICTURE_SUFFIXES, VIDEO_SUFFIXES, filesystem, join
 from pipelines.storage_errors import named
 from pipelines.storage_listing import path_of
+from pipelines.storage_names import location
 
 Stamp = dict[str, Any]
 
@@ -119,7 +121,8 @@ class MaskFolder:
         self._uri = uri.rstrip("/")
         self._listing = Listing(uri, endpoint)
         if not self._listing.files:
-            raise BatchError(f"inference.masks {uri}: is empty or does not exist")
+            hint = f"; {ALLOWED}" if "{" in uri else ""
+            raise BatchError(f"inference.masks {uri}: is empty or does not exist{hint}")
 
     def find(self, name: str) -> FoundMask:
         """Mask of the video with this relative name; FileNotFoundError says what is expected."""
@@ -136,6 +139,38 @@ class MaskFolder:
         raise FileNotFoundError(
             f"{name}: no mask; expected {stem}.mp4, {stem}.png or a folder {stem}/ in {self._uri}"
         )
+
+
+class MaskPattern:
+    """Where a video's mask is by a pattern (see `pipelines.mask_rules`): a file, or a folder."""
+
+    def __init__(self, pattern: str, endpoint: str | None) -> None:
+        self._pattern, self._place = pattern, place_of(pattern)
+        self._listing = Listing(self._place, endpoint)
+        if not self._listing.files:
+            raise BatchError(f"inference.masks {pattern}: {self._place} is empty or does not exist")
+
+    def find(self, name: str) -> FoundMask:
+        """Mask of the video with this relative name; FileNotFoundError says what is expected."""
+        mask = filled_in(self._pattern, name)
+        uri, stamp = join(self._place, mask), self._listing.stamp(mask)
+        if stamp:
+            return FoundMask(uri, stamp)
+        raise FileNotFoundError(
+            f"{name}: no mask; by the rule {self._pattern} it is {uri}, which is not there"
+        )
+
+    def among(self, names: Iterable[str], folder: str) -> Iterator[str]:
+        """The masks of these videos that are below a folder, and the folders that hold them."""
+        place, outer = location(self._place), location(folder)
+        for name in names:
+            mask = filled_in(self._pattern, name)
+            own = relative(join(place, mask), outer) if self._listing.stamp(mask) else ""
+            if own:
+                yield own
+                holder = str(PurePosixPath(own).parent)
+                if holder != name:  # (a folder of frames stays a video)
+                    yield holder
 
 
 def relative(path: str, base: str) -> str:

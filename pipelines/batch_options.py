@@ -44,7 +44,7 @@ class VideoOptions(BaseModel):
     @field_validator("boxes")
     @classmethod
     def _boxes_can_be_read(cls, text: str) -> str:
-        _boxes(text)
+        parse_boxes(text)
         return text
 
     def changed_by(self, row: dict[str, Any]) -> VideoOptions:
@@ -67,7 +67,7 @@ class VideoOptions(BaseModel):
 
     def mask_spec(self, path: Path | None) -> MaskSpec | None:
         """Where the holes are; None where nothing says it."""
-        boxes = _boxes(self.boxes)
+        boxes = parse_boxes(self.boxes)
         if path is None and not boxes and not self.alpha:
             return None
         return MaskSpec(
@@ -86,5 +86,6 @@ class VideoOptions(BaseModel):
         return {key: getattr(self, key) for key in keys}
 
 
-def _boxes(text: str) -> tuple[Box, ...]:
+def parse_boxes(text: str) -> tuple[Box, ...]:
+    """Boxes separated by semicolons. Raises ValueError."""
     return tuple(Box.parse(part) for part in text.split(";") if part.strip())

@@ -26,6 +26,7 @@ from pipelines.batch_record import (
     record_of,
 )
 from pipelines.config import JobConfig
+from pipelines.mask_rules import place_of
 from pipelines.retries import with_retries
 from pipelines.storage import StorageError, join
 from pipelines.storage_names import is_at_or_below, location
@@ -111,7 +112,8 @@ def output_of(cfg: JobConfig) -> str:
             f"inference.output {output} holds inference.videos {inference.videos}: the next run "
             "would take outputs for inputs; give another folder"
         )
-    if inference.masks and location(inference.masks) == location(output):
+    masks = place_of(inference.masks)
+    if masks and location(masks) == location(output):
         raise BatchError(
             f"inference.output {output} is inference.masks: the next run would take outputs for "
             "masks; give another folder"

@@ -15,6 +15,7 @@ from pydantic import (
 
 from pipelines.batch_options import VideoOptions
 from pipelines.config_types import Location, Section
+from pipelines.mask_rules import MaskRule
 
 
 class QualityLimits(Section):
@@ -40,9 +41,11 @@ class InferenceConfig(Section):
     """Batch inference from a bucket to another."""
 
     videos: Location | None = None
-    masks: Location | None = None
-    """Folder with `<stem>.mp4`, `<stem>.png` or a frame folder `<stem>/`; None: free-form masks
-    drawn by seed, so that the truth behind each hole is known."""
+    masks: MaskRule | None = None
+    """Folder with `<stem>.mp4`, `<stem>.png` or a frame folder `<stem>/`; one file for all; a
+    pattern such as `s3://bucket/masks/{stem}_mask.png`; or `box:x,y,w,h@t0-t1` (see
+    `pipelines.mask_rules`). None: free-form masks drawn by seed, so that the truth behind each hole
+    is known."""
     output: Location | None = None
     manifest: Location | None = None
     """CSV, JSON lines or Parquet with columns video, mask, output and options, one row a video."""

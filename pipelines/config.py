@@ -15,6 +15,7 @@ from pydantic import (
     AfterValidator,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -81,6 +82,8 @@ class StageConfig(Section):
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 200
     validate_every: PositiveInt = 500
+    validation_clips: PositiveInt = 4
+    """Held-out clips, the same each time, that a validation scores."""
 
 
 class InpainterStageConfig(StageConfig):
@@ -109,6 +112,8 @@ class ClusterConfig(Section):
     cpus_per_worker: PositiveFloat = 1
     use_gpu: Literal["auto", True, False] = "auto"
     """auto: GPUs if the cluster has enough of them for all workers."""
+    restarts: NonNegativeInt = 5
+    """Of a stage whose worker or node died, in a row, without a new checkpoint in between."""
     storage: Location = Field(default_factory=lambda: "runs")
 
 

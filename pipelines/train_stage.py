@@ -12,14 +12,21 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ray
 import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import (
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 
 from cssta.config import ModelConfig
@@ -30,20 +37,19 @@ from pipelines.clip_plan import plan_clips
 from pipelines.config import JobConfig
 from pipelines.failures import Failures, TooManyFailuresError
 from pipelines.manifest import Manifest
-from pipelines.progress import Progress, relay
-from pipelines.retries import with_retries
+from pipelines.progress import relay
 from pipelines.stage_clips import OwnStreams, Pools, stage_streams, with_pools
-from pipelines.storage import StorageError
+from pipelines.stage_log import FailureLimit, StageLog
+from pipelines.stage_result import DamagedResultError, StageResult, keep_result, kept_result
 from pipelines.tracking import StageRun
-from pipelines.train_loop import PICTURE, StageTask, train_worker
+from pipelines.train_loop import StageTask, train_worker
 from pipelines.worker_resources import cpus_per_worker
 
 logger = logging.getLogger(__name__)
 
 STAGES = ("im2im", "inpainter", "temporal")
-CADENCE = {"log_every", "checkpoint_every", "validate_every"}  # decide nothing of the outcome
-VALIDATION_CLIPS = 4
-RESTARTS = 3  # of a stage whose worker or node died
+# These decide nothing of the outcome.
+CADENCE = {"log_every", "checkpoint_every", "validate_every", "validation_clips"}
 
 # A worker's report waits for the controller's next look; Ray's 2 s would hold up short steps.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
@@ -51,18 +57,6 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 
 class StageError(ValueError):
     """A stage could not be trained; the message says which and why."""
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """A finished stage: the exported network's safetensors and the last metrics."""
-
-    name: str
-    digest: str
-    weights: bytes = field(repr=False)
-    metrics: dict[str, float]
-    seconds: float
-    reused: bool
 
 
 @dataclass(frozen=True)
@@ -94,48 +88,37 @@ def train_stage(
     started = time.monotonic()
     videos = with_pools(cfg.data, name, videos)
     digest = stage_digest(cfg, name, model, weights, videos.training, videos.pools)
-    endpoint = cfg.data.s3_endpoint
-    run_name = f"{name}-{digest}"
-    folder = storage.join(cfg.cluster.storage, cfg.name, "stages", run_name)
-    record = storage.join(folder, "result.json")
-    stored = storage.join(folder, f"{name}.safetensors")
+    endpoint, steps = cfg.data.s3_endpoint, getattr(cfg.stages, name).steps
+    folder = storage.join(cfg.cluster.storage, cfg.name, "stages", f"{name}-{digest}")
+    checkpoints = Checkpoints(folder, endpoint)
     run.log_params({"digest": digest, **_stage_params(cfg, name)})
-    if with_retries(lambda: storage.exists(record, endpoint)):
-        content = json.loads(with_retries(lambda: storage.read_bytes(record, endpoint)))
-        weights = with_retries(lambda: storage.read_bytes(stored, endpoint))
-        run.set_tags({"reused": True})
-        run.log_metrics(content["metrics"])
-        return StageResult(
-            name, digest, weights, content["metrics"], content["seconds"], reused=True
-        )
-    cpus = cpus_per_worker(cfg.cluster, [node.get("CPU", 0) for node in _nodes()])
-    task = StageTask(
-        name=name,
-        config=model,
-        stage=getattr(cfg.stages, name),
-        losses=LossWeights(**cfg.losses.model_dump()),
-        data=cfg.data,
-        seed=cfg.seed,
-        threads=max(1, math.floor(cpus)),
-        weights=weights,
-        validation=_validation_rows(cfg, videos),
-        checkpoints=Checkpoints(folder, endpoint),
-    )
-    with relay(say) as progress:
-        _fit(cfg, task, run_name, videos, StageLog(run, task, progress), cpus)
+    try:
+        found = kept_result(name, digest, folder, endpoint)
+    except DamagedResultError as error:
+        if checkpoints.last_step() < steps:
+            raise StageError(
+                f"stage {name} was finished, but {error}; put the file back, or remove {folder} to "
+                "train the stage anew"
+            ) from error
+        say(f"stage {name}: {error}; it is made again from the last checkpoint")
+    else:
+        if found is not None:
+            run.set_tags({"reused": True})
+            run.log_metrics(found.metrics)
+            return found
+        _fit(cfg, name, model, weights, videos, run, say, checkpoints)
     with TemporaryDirectory() as scratch:
-        kept = task.checkpoints.restore(Path(scratch))
-        if kept is None or kept.step < task.stage.steps:
+        kept = checkpoints.restore(Path(scratch))
+        if kept is None or kept.step < steps:
             raise StageError(
                 f"stage {name} left no checkpoint of its last step in {folder}; cluster.storage "
                 "must be a bucket or a folder that all nodes share"
             )
-        weights = exported_weights(scratch)
+        exported = exported_weights(scratch)
     seconds = time.monotonic() - started
-    document = json.dumps({"metrics": kept.metrics, "seconds": seconds}).encode()
-    with_retries(lambda: storage.write_bytes(weights, stored, endpoint))
-    with_retries(lambda: storage.write_bytes(document, record, endpoint))
-    return StageResult(name, digest, weights, kept.metrics, seconds, reused=False)
+    result = StageResult(name, digest, exported, kept.metrics, seconds, reused=False)
+    keep_result(result, folder, endpoint)
+    return result
 
 
 def stage_digest(
@@ -173,53 +156,73 @@ def exported_weights(checkpoint: str) -> bytes:
     raise StageError(f"{checkpoint}: holds neither {names[0]} nor {names[1]}")
 
 
-class StageLog(UserCallback):
-    """Passes what workers report to MLflow and to the job's output; runs in the controller."""
-
-    def __init__(self, run: StageRun, task: StageTask, progress: Progress) -> None:
-        self.run, self.progress = run, progress
-        self.name, self.steps, self.checkpoints = task.name, task.stage.steps, task.checkpoints
-
-    def after_report(self, run_context, metrics, checkpoint) -> None:
-        report = _mean_of_workers(metrics)
-        step = int(report.pop("step"))
-        self.run.log_step(report, step)
-        shown = ("loss", "validation_hole_psnr", "steps_per_second", "data_wait_share")
-        text = "  ".join(f"{key} {report[key]:.3g}" for key in shown if key in report)
-        self.progress.say(f"  {self.name} {step}/{self.steps}  {text}")
-        if "validation_psnr" in report:
-            self._log_picture(step)
-
-    def _log_picture(self, step: int) -> None:
-        picture = storage.join(self.checkpoints.folder(step), PICTURE)
-        try:
-            with storage.local_copy(picture, s3_endpoint=self.checkpoints.s3_endpoint) as path:
-                self.run.log_file(path, f"pictures/step-{step:06d}")
-        except StorageError as error:  # (of a checkpoint that could not be kept)
-            logger.warning("no picture of step %d: %s", step, error)
-
-
-def _mean_of_workers(reports: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means over the workers that have the value; what only the first measures is its own."""
-    found = {key: [report[key] for report in reports if key in report] for key in reports[0]}
-    return {key: sum(values) / len(values) for key, values in found.items()}
-
-
 def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _fit(
-    cfg: JobConfig, task: StageTask, run_name: str, videos: Videos, log: StageLog, cpus: float
+    cfg: JobConfig,
+    name: str,
+    model: ModelConfig,
+    weights: dict[str, bytes],
+    videos: Videos,
+    run: StageRun,
+    say: Callable[[str], None],
+    checkpoints: Checkpoints,
 ) -> None:
     """Train the stage to its last checkpoint. Raises StageError."""
+    cpus = cpus_per_worker(cfg.cluster, [node.get("CPU", 0) for node in _nodes()])
+    task = StageTask(
+        name=name,
+        config=model,
+        stage=getattr(cfg.stages, name),
+        losses=LossWeights(**cfg.losses.model_dump()),
+        data=cfg.data,
+        seed=cfg.seed,
+        threads=max(1, math.floor(cpus)),
+        weights=weights,
+        validation=_validation_rows(cfg, name, videos),
+        checkpoints=checkpoints,
+    )
+    restarts, fruitless = cfg.cluster.restarts, 0
+    with relay(say) as progress:
+        callbacks = [StageLog(run, task, progress), FailureLimit(videos.failures)]
+        while True:
+            before = checkpoints.last_step()
+            try:
+                result = _trainer(cfg, task, videos, callbacks, cpus).fit()
+                break
+            except Exception as error:  # Ray Train wraps whatever a worker raised
+                logger.error("stage %s failed: %s", name, error)
+                _explain_by_failures(task, videos, error)
+                reason = f"stage {name} failed: {str(error).strip().splitlines()[-1]}"
+                if not isinstance(error, TrainingFailedError):
+                    raise StageError(reason) from error
+                # Ray gives up after so many lost workers, whatever they had come to, and after
+                # one that is lost while the controller starts it.
+                restarted = restarts if isinstance(error, WorkerGroupError) else 0
+                step = checkpoints.last_step()
+                fruitless = 0 if step > before else fruitless + restarted + 1
+                if fruitless > restarts:
+                    raise StageError(
+                        f"{reason}; {restarts} restarts brought it no further than step {step} "
+                        "(cluster.restarts)"
+                    ) from error
+                say(f"{reason}; going on from step {step}")
+    if result.return_value:
+        raise StageError(f"stage {name} was given up at {result.return_value}")
+
+
+def _trainer(
+    cfg: JobConfig, task: StageTask, videos: Videos, callbacks: list[UserCallback], cpus: float
+) -> TorchTrainer:
     cluster = cfg.cluster
     use_gpu = cluster.use_gpu
     if use_gpu == "auto":
         use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.workers
-    folder = storage.join(cluster.storage, cfg.name, "stages")
+    folder, _, run_name = task.checkpoints.uri.rpartition("/")
     filesystem, path = storage.filesystem(folder, cfg.data.s3_endpoint)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
         # What was trained on need not be decoded again.
@@ -234,19 +237,10 @@ def _fit(
             name=run_name,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=RESTARTS),
-            callbacks=[log],
+            failure_config=FailureConfig(max_failures=cluster.restarts),
+            callbacks=callbacks,
         ),
     )
-    try:
-        result = trainer.fit()
-    except Exception as error:  # Ray Train wraps whatever a worker raised, traceback and all
-        logger.error("stage %s failed: %s", task.name, error)
-        _explain_by_failures(task, videos, error)
-        reason = str(error).strip().splitlines()[-1]
-        raise StageError(f"stage {task.name} failed: {reason}") from error
-    if result.return_value:
-        raise StageError(f"stage {task.name} was given up at {result.return_value}")
 
 
 def _explain_by_failures(task: StageTask, videos: Videos, error: Exception) -> None:
@@ -258,7 +252,7 @@ def _explain_by_failures(task: StageTask, videos: Videos, error: Exception) -> N
         raise StageError(f"stage {task.name} stopped: {cause}") from error
 
 
-def _validation_rows(cfg: JobConfig, videos: Videos) -> tuple:
+def _validation_rows(cfg: JobConfig, name: str, videos: Videos) -> tuple:
     """The same few clips at every validation; of training videos if none could be held out."""
     source = videos.held_out if videos.held_out.videos else videos.training
     data = cfg.data.model_copy(update={"flip": False})
@@ -268,7 +262,7 @@ def _validation_rows(cfg: JobConfig, videos: Videos) -> tuple:
             data,
             cfg.seed + 1,
             0,
-            clips=VALIDATION_CLIPS,
+            clips=getattr(cfg.stages, name).validation_clips,
             objects=videos.pools.masks.uris,
         )
     )

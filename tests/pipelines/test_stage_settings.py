@@ -11,7 +11,14 @@ from pipelines.stage_settings import stage_settings
 SHARED = {"learning_rate": 3e-4, "decay": 0.5, "decay_every_epochs": 7, "ema": 0.25}
 SHARED |= {"gradient_clip": 2.5, "max_bad_steps": 3, "mixed_precision": True}
 OWN = {"targets": 2, "reference_dropout": 0.75, "checkpointing": True}
-LOOP = {"steps", "batch_size", "log_every", "checkpoint_every", "validate_every"}
+LOOP = {
+    "steps",
+    "batch_size",
+    "log_every",
+    "checkpoint_every",
+    "validate_every",
+    "validation_clips",
+}
 """Keys for the loop around the training code."""
 
 

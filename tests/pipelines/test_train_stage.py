@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from ray.train import ControllerError, WorkerGroupError
 from safetensors.torch import load as load_tensors
 
 from cssta.config import ModelConfig
 from pipelines import train_stage as module
-from pipelines.checkpoints import Checkpoints
 from pipelines.config import JobConfig
 from pipelines.data_config import MasksConfig
+from pipelines.failures import Failures
 from pipelines.manifest import Manifest, Rejected, probe_video
 from pipelines.stage_clips import with_pools
 from pipelines.tracking import JobRun
-from pipelines.train_loop import PICTURE
-from pipelines.train_stage import StageError, StageLog, Videos, stage_digest, train_stage
+from pipelines.train_stage import StageError, Videos, stage_digest, train_stage
 from tests.pipelines.kill_train import NoRun
 from tests.pipelines.plain_training import train_plain
 
@@ -100,6 +103,7 @@ def test_a_stage_is_named_by_what_decides_its_outcome(video_folder, tmp_path, ma
         but("tracking", experiment="other"),
         but("registry", alias="other"),
         but("cluster", storage="/elsewhere"),
+        but("cluster", restarts=9),
     )
     assert {digest(one) for one in same} == {digest()}
     for key in ("log_every", "checkpoint_every", "validate_every"):
@@ -122,36 +126,6 @@ def test_a_stage_is_named_by_what_decides_its_outcome(video_folder, tmp_path, ma
     assert digest(videos=rejected) == digest()
 
 
-def make_log(logged: list, said: list, checkpoints: Checkpoints | None = None) -> StageLog:
-    run = SimpleNamespace(
-        log_step=lambda metrics, step: logged.append((metrics, step)),
-        log_file=lambda path, folder: logged.append((Path(path).read_bytes(), folder)),
-    )
-    stage = SimpleNamespace(steps=20)
-    task = SimpleNamespace(name="inpainter", stage=stage, checkpoints=checkpoints)
-    return StageLog(run, task, SimpleNamespace(say=said.append))
-
-
-def test_reports_become_metrics_and_one_line(tmp_path):
-    logged, said = [], []
-    log = make_log(logged, said)
-    log.after_report(None, [{"step": 10, "loss": 1.23456, "score_real": 0.1}], None)
-    assert logged == [({"loss": 1.23456, "score_real": 0.1}, 10)]
-    assert said == ["  inpainter 10/20  loss 1.23"]
-
-
-def test_what_several_workers_report_is_averaged(tmp_path):
-    logged = []
-    log = make_log(logged, [], Checkpoints(str(tmp_path / "none")))
-    reports = [
-        {"step": 10, "loss": 1.0, "validation_psnr": 20.0, "grown": 4.0},
-        {"step": 10, "loss": 3.0},
-        {"step": 10, "loss": 5.0, "grown": 2.0},
-    ]
-    log.after_report(None, reports, None)
-    assert logged == [({"loss": 3.0, "validation_psnr": 20.0, "grown": 3.0}, 10)]
-
-
 def test_a_checkpoint_without_weights_is_an_error(tmp_path):
     (tmp_path / "network.safetensors").write_bytes(b"plain")
     assert module.exported_weights(str(tmp_path)) == b"plain"
@@ -159,19 +133,6 @@ def test_a_checkpoint_without_weights_is_an_error(tmp_path):
     assert module.exported_weights(str(tmp_path)) == b"average"
     with pytest.raises(StageError, match=r"network\.safetensors"):
         module.exported_weights(str(tmp_path / "none"))
-
-
-def test_a_validations_picture_is_logged(tmp_path, caplog):
-    logged = []
-    checkpoints = Checkpoints(str(tmp_path / "run"))
-    (tmp_path / "s").mkdir()
-    (tmp_path / "s" / PICTURE).write_bytes(b"a picture")
-    checkpoints.save(tmp_path / "s", 10, {})
-    log = make_log(logged, [], checkpoints)
-    log.after_report(None, [{"step": 10, "validation_psnr": 20.0}], None)
-    assert logged[1:] == [(b"a picture", "pictures/step-000010")]
-    log.after_report(None, [{"step": 15, "validation_psnr": 20.0}], None)
-    assert len(logged) == 3 and "no picture of step 15" in caplog.text
 
 
 @pytest.mark.cluster
@@ -190,6 +151,129 @@ def test_two_workers_train_as_one_with_all_their_clips(ray_cluster, video_folder
     for key, value in alone.items():
         # (Adam divides by the gradients' size: where that is nearly 0, rounding counts.)
         torch.testing.assert_close(together[key], value, rtol=1e-3, atol=2e-4, msg=key)
+
+
+class Trainer:
+    """Stands for Ray Train; `fits`: what is done by one fit after the other."""
+
+    def __init__(self, monkeypatch, fits: list) -> None:
+        self.fits, self.settings = fits, []
+        monkeypatch.setattr(module, "TorchTrainer", self._make)
+
+    def _make(self, *_, train_loop_config, run_config, **__) -> SimpleNamespace:
+        self.settings.append(run_config)
+        checkpoints = train_loop_config["task"].checkpoints
+        return SimpleNamespace(fit=lambda: self.fits.pop(0)(checkpoints))
+
+
+def trained_to(step: int, folder: Path, error: Exception | None = None):
+    """A fit that keeps a checkpoint of that step, and then fails unless there is no error."""
+
+    def fit(checkpoints):
+        folder.mkdir(exist_ok=True)
+        (folder / "network.safetensors").write_bytes(b"network" * step)
+        checkpoints.save(folder, step, {"loss": 1 / step})
+        if error is not None:
+            raise error
+        return SimpleNamespace(return_value=None)
+
+    return fit
+
+
+def failing(error: Exception):
+    def fit(checkpoints):
+        raise error
+
+    return fit
+
+
+LOST = WorkerGroupError("[Rank 0]:\nActorDiedError: The node was preempted", {})
+
+
+@pytest.mark.cluster
+def test_lost_workers_end_a_stage_only_where_nothing_new_is_kept(
+    ray_cluster, video_folder, tmp_path, monkeypatch, manifest
+):
+    content = make_config(video_folder, tmp_path / "runs").to_dict()
+    content["cluster"]["restarts"] = 2
+    cfg, videos, said = JobConfig.parse(content), Videos(manifest, Manifest(())), []
+    lost = [trained_to(step, tmp_path / "s", LOST) for step in range(5, STEPS, 5)]
+    trainer = Trainer(monkeypatch, [*lost, failing(LOST)])
+    with pytest.raises(StageError) as caught:
+        train_stage(cfg, "im2im", TINY, {}, videos, NoRun(), said.append)
+    assert str(caught.value) == (
+        "stage im2im failed: ActorDiedError: The node was preempted; 2 restarts brought it no "
+        "further than step 75 (cluster.restarts)"
+    )
+    assert not trainer.fits and len(trainer.settings) == 16 and len(said) == 15
+    assert {settings.failure_config.max_failures for settings in trainer.settings} == {2}
+    # One that Ray itself would not start again counts as one.
+    unlucky = ControllerError(RuntimeError("The actor died"))
+    trainer.fits = [failing(unlucky)] * 3
+    with pytest.raises(StageError, match="The actor died; 2 restarts"):
+        train_stage(cfg, "im2im", TINY, {}, videos, NoRun(), said.append)
+    assert not trainer.fits
+    # What is no fault of workers is not tried again.
+    trainer.fits = [failing(RuntimeError("no cluster"))]
+    with pytest.raises(StageError, match="no cluster"):
+        train_stage(cfg, "im2im", TINY, {}, videos, NoRun(), said.append)
+    assert len(trainer.settings) == 20
+
+
+@pytest.mark.cluster
+def test_a_result_that_is_not_as_it_was_kept_is_made_again_or_named(
+    ray_cluster, video_folder, tmp_path, monkeypatch, manifest
+):
+    cfg = make_config(video_folder, tmp_path / "runs")
+    said: list[str] = []
+
+    def train():
+        return train_stage(
+            cfg, "im2im", TINY, {}, Videos(manifest, Manifest(())), NoRun(), said.append
+        )
+
+    Trainer(monkeypatch, [trained_to(STEPS, tmp_path / "s")])  # (trains no more than once)
+    first = train()
+    assert not first.reused and train().reused
+    (folder,) = (tmp_path / "runs" / "cut-off" / "stages").iterdir()
+    for name, content in (("im2im.safetensors", b"x"), ("result.json", b'{"metrics')):
+        (folder / name).write_bytes(content)
+        again = train()
+        assert again.weights == first.weights and again.metrics == first.metrics
+        assert not again.reused and train().reused
+        assert len(said) == 1 and str(folder / name) in said.pop()
+    (folder / "im2im.safetensors").write_bytes(b"x")
+    shutil.rmtree(folder / f"step-{STEPS:08d}")
+    with pytest.raises(StageError, match=rf"im2im\.safetensors: is not .* or remove {folder}"):
+        train()
+
+
+@pytest.mark.cluster
+def test_too_many_bad_files_end_a_stage_that_ray_would_restart(
+    ray_cluster, video_folder, tmp_path, monkeypatch, manifest
+):
+    """In Ray Train itself: lost with progress, lost without, and then for its files."""
+    content = make_config(video_folder, tmp_path / "runs").to_dict()
+    content["cluster"]["restarts"] = 1
+    failures = Failures(limit=0)
+
+    def worker(config):
+        started = tmp_path / "started"
+        starts = len(started.read_text()) if started.exists() else 0
+        started.write_text("x" * (starts + 1))
+        if starts == 0:
+            (tmp_path / "s").mkdir()
+            config["task"].checkpoints.save(tmp_path / "s", 5, {})
+        if starts == 2:
+            failures.report(Rejected("/v/bad.mp4", "unreadable", "/v/bad.mp4: went bad"))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(module, "train_worker", worker)
+    monkeypatch.setattr(module, "stage_streams", lambda *_: {})
+    videos = Videos(manifest, Manifest(()), failures)
+    with pytest.raises(StageError, match=r"stage im2im stopped: 1 files failed.*went bad"):
+        train_stage(JobConfig.parse(content), "im2im", TINY, {}, videos, NoRun(), lambda line: None)
+    assert (tmp_path / "started").read_text() == "xxx"
 
 
 @pytest.mark.cluster

@@ -55,7 +55,7 @@ def open_storage(url: str) -> Iterator[optuna.storages.RDBStorage]:
     except ImportError as error:
         raise TuneError(
             f"tune.storage {shown(url)}: its database driver is missing; for Postgres write "
-            "postgresql+psycopg://user@host/database and pip install 'psycopg[binary]'"
+            "postgresql+psycopg://user@host/database and pip install 'cssta[postgres]'"
         ) from error
     except Exception as error:
         raise TuneError(f"tune.storage {shown(url)} cannot be opened: {error}") from error

@@ -1,16 +1,18 @@
 """What one tuning trial is: a short training of the inpainter with the trial's loss weights.
 
 All trials of a search start from the same weights, see the same clips in the same order and are
-scored on the same held-out clips, so that only the loss weights make a difference. The score is
-hole PSNR, which does not depend on them; it is reported on the way too, for pruning.
+scored on the same held-out clips, so that only the loss weights make a difference: what is held out
+is decoded once, for all of them. The score is hole PSNR, which does not depend on the weights; it
+is reported on the way too, for pruning.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, islice, repeat
 
 import numpy as np
 import ray
@@ -22,25 +24,19 @@ from cssta.config import ModelConfig
 from cssta.im2im import Im2Im
 from cssta.inpainting import InpaintingNetwork
 from cssta.losses import LossWeights
-from cssta.metrics import psnr
+from cssta.metrics import PSNR_CAP, psnr
 from cssta.training import Im2ImStage, InpainterStage, Settings, Stage, seed_step
-from cssta.video import VideoError
-from pipelines.clip_loading import load_clip
 from pipelines.clip_plan import ClipRow, plan_clips
-from pipelines.config import DataConfig, JobConfig, StageConfig
+from pipelines.config import JobConfig, StageConfig
+from pipelines.content_digest import content_digest
 from pipelines.data_sets import object_sequences
+from pipelines.failures import Failures, most_failures
 from pipelines.footage import find_footage
 from pipelines.initial_weights import initial_weights
-from pipelines.manifest import Manifest, split
+from pipelines.manifest import Manifest, VideoRow, split
 from pipelines.stage_settings import stage_settings
-from pipelines.storage import StorageError
 from pipelines.tracking import tracking_uri
-
-log = logging.getLogger(__name__)
-
-
-class TrialError(ValueError):
-    """Trials cannot be run on this data; the message says what to do."""
+from pipelines.trial_clips import Clip, TrialError, decoded_clips
 
 
 @dataclass(frozen=True)
@@ -51,25 +47,70 @@ class TrialStart:
     im2im: bytes
     inpainter: bytes
     training: tuple[ClipRow, ...]
-    scored: tuple[ClipRow, ...]
+    videos: tuple[VideoRow, ...]
+    """Those that the training clips are from, to take others from in the place of damaged ones."""
+    scored: tuple[Clip, ...]
 
 
-def trial_objective(cfg: JobConfig) -> partial[float]:
-    """The objective for `pipelines.tune.search`: prepares once what all trials share.
+@dataclass(frozen=True)
+class TrialObjective:
+    """The objective for `pipelines.tune.search`, with what it was made from."""
 
-    Needs a connected Ray. Raises EmptyBucketError without usable videos, RegistryError or
-    CheckpointError if `model.init` cannot be used, TrialError if the start cannot be prepared.
+    start: ray.ObjectRef
+    failures: Failures
+    """Counts the files that trials find bad, besides those that were rejected."""
+    inputs: dict[str, str]
+    """Digests of all that decides a score besides the configuration, by name."""
+
+    def __call__(
+        self, params: dict[str, float], cfg: JobConfig, report: Callable[[int, float], None]
+    ) -> float:
+        """See `trial_score`."""
+        return trial_score(ray.get(self.start), params, cfg, report, self.failures)
+
+
+def trial_objective(cfg: JobConfig, manifest: Manifest | None = None) -> TrialObjective:
+    """Prepare once what all trials share; `manifest`: the footage, where it has been found already.
+
+    Needs a connected Ray. Raises EmptyBucketError without usable videos, TooManyFailuresError with
+    too few of them, RegistryError or CheckpointError if `model.init` cannot be used, StorageError
+    if the footage cannot be read, TrialError if the start cannot be prepared.
     """
     server = tracking_uri(cfg) if (cfg.model.init or "").startswith("models:/") else None
     config, weights, _ = initial_weights(cfg, server)
-    manifest = find_footage(cfg.data)
+    manifest = manifest or find_footage(cfg.data)
+    failures = watch_failures(cfg, manifest)
+    inputs = {"model": _digest(config, weights), **footage_digests(cfg, manifest)}
     prepare = ray.remote(prepare_trials).options(**trial_options(cfg))
-    start = prepare.remote(cfg, manifest, config, weights)
+    start = prepare.remote(cfg, manifest, config, weights, failures)
     try:
         ray.get(start)
     except ray.exceptions.RayTaskError as error:
         raise TrialError(f"trials cannot be prepared: {error.cause or error}") from error
-    return partial(trial_score, start)
+    return TrialObjective(start, failures, inputs)
+
+
+def watch_failures(cfg: JobConfig, manifest: Manifest) -> Failures:
+    """Counts the manifest's bad files, up to `data.max_failures`. Raises TooManyFailuresError."""
+    files = len(manifest.videos) + len(manifest.rejected)
+    return Failures(most_failures(cfg.data.max_failures, files), manifest.rejected)
+
+
+def footage_digests(cfg: JobConfig, manifest: Manifest) -> dict[str, str]:
+    """Of what trials are trained and scored on. Raises StorageError."""
+    endpoint = cfg.data.s3_endpoint
+    uris = [video.uri for video in manifest.videos]
+    digests = {"footage": manifest.digest or content_digest(uris, endpoint)}
+    if objects := object_sequences(cfg.data):
+        digests["object masks"] = content_digest(objects, endpoint)
+    return digests
+
+
+def _digest(config: ModelConfig, weights: dict[str, bytes]) -> str:
+    whole = hashlib.sha256(repr(config).encode())
+    for name, content in sorted(weights.items()):
+        whole.update(name.encode() + hashlib.sha256(content).digest())
+    return whole.hexdigest()[:16]
 
 
 def trial_options(cfg: JobConfig) -> dict[str, float]:
@@ -78,51 +119,61 @@ def trial_options(cfg: JobConfig) -> dict[str, float]:
 
 
 def prepare_trials(
-    cfg: JobConfig, manifest: Manifest, config: ModelConfig, weights: dict[str, bytes]
+    cfg: JobConfig,
+    manifest: Manifest,
+    config: ModelConfig,
+    weights: dict[str, bytes],
+    failures: Failures | None = None,
 ) -> TrialStart:
     """Plan the clips, and take or train the IM2IM that teaches and the inpainter to start from.
 
-    `config`, `weights`: see `pipelines.initial_weights`.
+    `config`, `weights`: see `pipelines.initial_weights`. Raises as `decoded_clips` does.
     """
-    training, held_out = split(manifest, cfg.data.validation_fraction, cfg.seed)
-    objects = object_sequences(cfg.data)
-    clips = cfg.tune.steps * max(cfg.stages.im2im.batch_size, cfg.stages.inpainter.batch_size)
-    rows = tuple(plan_clips(training, cfg.data, cfg.seed, 0, clips=clips, objects=objects))
-    # (a bucket of one video has none to hold out: other clips of it have to do)
-    scored = plan_clips(
-        held_out if held_out.videos else training,
-        cfg.data.model_copy(update={"flip": False}),
-        cfg.seed + 1,
-        0,
-        clips=cfg.tune.clips,
-        objects=objects,
-    )
+    training, rows, held_out, scored = plan_trials(cfg, manifest)
+    # (first: what is wrong with them is told before anything is trained)
+    scored_clips = tuple(decoded_clips(scored, held_out.videos, cfg.data, failures))
     torch.manual_seed(cfg.seed)
     if "im2im" in weights:
         im2im = _unpack(weights["im2im"], Im2Im(config))
     else:
-        im2im = _train_teacher(cfg, config, rows)
+        clips = partial(decoded_clips, rows, training.videos, cfg.data, failures)
+        im2im = _train_teacher(cfg, config, clips)
     inpainter = InpaintingNetwork(config)
     if "inpainter" in weights:
         _unpack(weights["inpainter"], inpainter)
     else:
         inpainter.start_from(im2im)
-    return TrialStart(config, _pack(im2im), _pack(inpainter), rows, tuple(scored))
+    return TrialStart(config, _pack(im2im), _pack(inpainter), rows, training.videos, scored_clips)
+
+
+def plan_trials(
+    cfg: JobConfig, manifest: Manifest
+) -> tuple[Manifest, tuple[ClipRow, ...], Manifest, tuple[ClipRow, ...]]:
+    """Videos and clips to train on, then videos and clips to score on."""
+    training, held_out = split(manifest, cfg.data.validation_fraction, cfg.seed)
+    # (a bucket of one video has none to hold out: other clips of it have to do)
+    held_out = held_out if held_out.videos else training
+    objects = object_sequences(cfg.data)
+    clips = cfg.tune.steps * max(cfg.stages.im2im.batch_size, cfg.stages.inpainter.batch_size)
+    rows = plan_clips(training, cfg.data, cfg.seed, 0, clips=clips, objects=objects)
+    upright = cfg.data.model_copy(update={"flip": False})
+    scored = plan_clips(held_out, upright, cfg.seed + 1, 0, clips=cfg.tune.clips, objects=objects)
+    return training, tuple(rows), held_out, tuple(scored)
 
 
 def trial_score(
-    start: TrialStart | ray.ObjectRef,
+    start: TrialStart,
     params: dict[str, float],
     cfg: JobConfig,
     report: Callable[[int, float], None] = lambda step, score: None,
+    failures: Failures | None = None,
 ) -> float:
     """Mean hole PSNR (dB) over the scored clips after `cfg.tune.steps` steps; higher is better.
 
     `params` replace the configured loss weights of the same name; `report` is told the score every
-    `cfg.tune.score_every` steps before the last. Raises DivergedError, TrialError if no clip could
-    be read, and what `report` raises.
+    `cfg.tune.score_every` steps before the last. Raises DivergedError, what `decoded_clips` raises,
+    and what `report` raises.
     """
-    start = ray.get(start) if isinstance(start, ray.ObjectRef) else start
     torch.manual_seed(cfg.seed)
     stage = InpainterStage(
         start.config,
@@ -133,23 +184,28 @@ def trial_score(
         teacher=_unpack(start.im2im, Im2Im(start.config)),
     )
     every = cfg.tune.score_every or max(1, cfg.tune.steps // 4)
-    for step in _train(stage, start.training, cfg.tune.steps, cfg.stages.inpainter, cfg):
+    clips = partial(decoded_clips, start.training, start.videos, cfg.data, failures)
+    for step in _train(stage, clips, cfg.tune.steps, cfg.stages.inpainter, cfg):
         if step % every == 0 and step < cfg.tune.steps:
-            report(step, hole_psnr(stage, start.scored, cfg.data))
-    return hole_psnr(stage, start.scored, cfg.data)
+            report(step, hole_psnr(stage, start.scored))
+    return hole_psnr(stage, start.scored)
 
 
-def hole_psnr(stage: Stage, rows: tuple[ClipRow, ...], data: DataConfig) -> float:
-    """Mean over all frames with a hole, in dB."""
+def hole_psnr(stage: Stage, clips: Sequence[Clip]) -> float:
+    """Mean over all frames with a hole, in dB; a frame completed exactly counts PSNR_CAP."""
     scores = []
-    for batch in _batches(rows, 1, data, rounds=1):
+    for clip in clips:
+        batch = {key: value[None].copy() for key, value in clip.items()}
         result, truth = stage.complete(batch)
         scores.append(psnr(result, truth, batch["masks"].reshape(truth.shape[:3])))
     values = np.concatenate(scores) if scores else np.array([np.nan])
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+    values = np.minimum(values[~np.isnan(values)], PSNR_CAP)
+    return float(values.mean()) if values.size else float("nan")
 
 
-def _train_teacher(cfg: JobConfig, config: ModelConfig, rows: tuple[ClipRow, ...]) -> Im2Im:
+def _train_teacher(
+    cfg: JobConfig, config: ModelConfig, clips: Callable[[], Iterator[Clip]]
+) -> Im2Im:
     stage = Im2ImStage(
         config,
         Im2Im(config),
@@ -157,46 +213,25 @@ def _train_teacher(cfg: JobConfig, config: ModelConfig, rows: tuple[ClipRow, ...
         LossWeights(**cfg.losses.model_dump()),
         pick_device(None if cfg.cluster.use_gpu else "cpu"),
     )
-    for _ in _train(stage, rows, cfg.tune.steps, cfg.stages.im2im, cfg):
+    for _ in _train(stage, clips, cfg.tune.steps, cfg.stages.im2im, cfg):
         pass
     return stage.exported
 
 
 def _train(
-    stage: Stage, rows: tuple[ClipRow, ...], steps: int, section: StageConfig, cfg: JobConfig
+    stage: Stage,
+    clips: Callable[[], Iterator[Clip]],
+    steps: int,
+    section: StageConfig,
+    cfg: JobConfig,
 ) -> Iterator[int]:
-    """Train; yields the number of steps done after each."""
-    batches = _batches(rows, section.batch_size, cfg.data, rounds=None)
+    """Train on the clips, over and over; yields the number of steps done after each."""
+    stream = chain.from_iterable(read() for read in repeat(clips))
     while stage.steps < steps:
         seed_step(cfg.seed, stage.steps)
-        stage.step(next(batches))
+        held = list(islice(stream, section.batch_size))
+        stage.step({key: np.stack([clip[key] for clip in held]) for key in held[0]})
         yield stage.steps
-
-
-def _batches(
-    rows: tuple[ClipRow, ...], size: int, data: DataConfig, rounds: int | None
-) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of decoded clips, `rounds` times over the rows (None: without end).
-
-    A clip that cannot be read is left out; raises TrialError when a whole round gives nothing.
-    """
-    held: list[dict[str, np.ndarray]] = []
-    done = 0
-    while rounds is None or done < rounds:
-        read = 0
-        for row in rows:
-            try:
-                held.append(load_clip(row, data))
-            except (VideoError, StorageError) as error:
-                log.warning("left out: %s", error)
-                continue
-            read += 1
-            if len(held) == size:
-                yield {key: np.stack([clip[key] for clip in held]) for key in held[0]}
-                held = []
-        if not read:
-            raise TrialError(f"none of {len(rows)} clips could be read; see the warnings above")
-        done += 1
 
 
 def _settings(stage: StageConfig) -> Settings:

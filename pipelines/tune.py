@@ -1,12 +1,14 @@
 """Search for the loss weights: one driver asks Optuna and tells it, trials run as Ray tasks.
 
-Trials report scores on the way, and those that fall behind are pruned. The configured weights are
-the first trial, so that the best is never worse than they are.
+Trials report scores on the way, and those that fall behind are pruned. If the configured weights
+are within the ranges, they are the first trial, which is never pruned: the best is then no worse
+than they are, by its score.
 
 Every finished trial is in the study's database before the next one starts, so a driver that is
 killed loses only the trials that were running. The next driver finds those still marked RUNNING,
-marks them failed, queues their parameters again and goes on to the number of trials asked for. A
-study has one driver at a time; several may run different studies on one database (Postgres).
+queues their parameters again and goes on to the number of trials asked for. A study has one driver
+at a time (`pipelines.study_lease`) and scores of one kind (`pipelines.study_settings`); several
+drivers may run different studies on one database (Postgres).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -24,8 +26,18 @@ from optuna.trial import Trial, TrialState
 
 from pipelines import storage as files
 from pipelines.config import JobConfig
+from pipelines.failures import TooManyFailuresError
 from pipelines.shown_uri import shown
 from pipelines.study import TuneError, best_trial, open_storage, study_storage
+from pipelines.study_lease import StudyLease
+from pipelines.study_queue import (
+    ERROR,
+    is_configured,
+    queue_lost_again,
+    spent,
+    start_with_configured,
+)
+from pipelines.study_settings import bind_settings, score_settings
 from pipelines.trial_reports import Board, PrunedError, Reporter, Score
 from pipelines.tuned_losses import write_losses
 
@@ -84,39 +96,45 @@ def search(
     cfg: JobConfig,
     objective: Objective,
     *,
+    inputs: Mapping[str, str] | None = None,
     on_trial: Callable[[TrialRow], None] | None = None,
     on_study: Callable[[optuna.Study], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
     poll_seconds: float = 5.0,
 ) -> TuneSummary:
     """Run trials until `cfg.tune.trials` of the study are spent, `cfg.tune.parallel` at a time.
 
     A trial is spent when it finished, was pruned, or its objective raised; those lost with a killed
-    driver are not. `on_trial` sees each trial as it ends, `on_study` the study at the end. Needs a
-    connected Ray; raises TuneError when the ranges are empty or no trial ever succeeded,
-    StorageError when the best parameters cannot be written.
+    driver are not. `inputs`: digests of what the objective was made from. `on_trial` sees each
+    trial as it ends, `on_study` the study at the end, `say` takes lines for the user.
+
+    Needs a connected Ray; raises TuneError when the ranges are empty, the study has another driver
+    or scores of another kind, or no trial ever succeeded; TooManyFailuresError when an objective
+    does; StorageError when the best parameters cannot be written.
     """
     ranges = {key: pair for key, pair in cfg.tune.ranges.model_dump().items() if pair}
     if not ranges:
         raise TuneError("tune.ranges is empty: give at least one range, such as delta: [1, 300]")
     storage = study_storage(cfg)
+    rows = []
     with open_storage(storage) as database:
         study = optuna.create_study(
             study_name=cfg.tune.study,
             storage=database,
             direction="maximize",
             load_if_exists=True,
-            sampler=optuna.samplers.TPESampler(seed=cfg.seed),
             pruner=_pruner(cfg),
         )
-        _requeue_lost(study)
-        _start_with_configured(study, cfg, ranges)
-        # A sampler seeded alike after every restart would draw the same first parameters again.
-        study.sampler = optuna.samplers.TPESampler(seed=cfg.seed + len(study.get_trials()))
-        rows = []
-        for row in _run_trials(study, cfg, objective, ranges, poll_seconds):
-            rows.append(row)
-            if on_trial:
-                on_trial(row)
+        with StudyLease(study, say) as lease:
+            bind_settings(study, score_settings(cfg, inputs or {}))
+            queue_lost_again(study)
+            start_with_configured(study, cfg.losses.model_dump(), ranges, say)
+            # A sampler seeded alike after every restart would draw the same parameters again.
+            study.sampler = optuna.samplers.TPESampler(seed=cfg.seed + len(study.get_trials()))
+            for row in _run_trials(study, lease, cfg, objective, ranges, poll_seconds):
+                rows.append(row)
+                if on_trial:
+                    on_trial(row)
         best = best_trial(study)
         if on_study:
             on_study(study)
@@ -137,6 +155,7 @@ def search(
 
 def _run_trials(
     study: optuna.Study,
+    lease: StudyLease,
     cfg: JobConfig,
     objective: Objective,
     ranges: dict[str, tuple[float, float]],
@@ -149,13 +168,14 @@ def _run_trials(
     task = ray.remote(_score).options(**options)
     # Stored once: every trial gets the same.
     shared_objective, shared_cfg = ray.put(objective), ray.put(cfg)
-    remaining = cfg.tune.trials - _spent(study)
+    remaining = cfg.tune.trials - spent(study)
     running: dict[ray.ObjectRef, tuple[Trial, float]] = {}
     if remaining <= 0:
         return
     with closing(Board()) as board:
         asked = board.take()
         while remaining > 0 or running:
+            lease.check()
             while remaining > 0 and len(running) < cfg.tune.parallel:
                 trial = study.ask()
                 params = {key: _suggest(trial, key, *pair) for key, pair in ranges.items()}
@@ -165,6 +185,7 @@ def _run_trials(
                 remaining -= 1
             waited = [*([asked] if asked else []), *running]
             done, _ = ray.wait(waited, num_returns=1, timeout=poll_seconds)
+            lease.check()  # (before anything is told)
             for ref in done:
                 if ref == asked:
                     scores = board.scores(asked)
@@ -188,7 +209,8 @@ def _answer(board: Board, scores: list[Score], running: list[Trial]) -> None:
         trial = trials.get(score.trial)
         if trial is not None:  # (ended meanwhile: its worker died)
             trial.report(score.value, score.step)
-        board.answer(score, prune=trial is None or trial.should_prune())
+        gone = trial is None
+        board.answer(score, prune=gone or (trial.should_prune() and not is_configured(trial)))
 
 
 def _tell(study: optuna.Study, trial: Trial, ref: ray.ObjectRef, seconds: float) -> TrialRow:
@@ -199,12 +221,14 @@ def _tell(study: optuna.Study, trial: Trial, ref: ray.ObjectRef, seconds: float)
             message = f"the objective returned {score}"
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
+        if isinstance(cause, TooManyFailuresError):  # (not the trial's fault: it stays to be run)
+            raise cause from error
         pruned = isinstance(cause, PrunedError)
         if not pruned:
             message = f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1]}"
     if message:
         log.warning("trial %d failed: %s", trial.number, message)
-        trial.set_user_attr("error", message)
+        trial.set_user_attr(ERROR, message)
         study.tell(trial, state=TrialState.FAIL)
     elif pruned:
         study.tell(trial, state=TrialState.PRUNED)
@@ -226,41 +250,17 @@ def _tell(study: optuna.Study, trial: Trial, ref: ray.ObjectRef, seconds: float)
 
 
 def _suggest(trial: Trial, key: str, low: float, high: float) -> float:
-    """Weights act by their ratio to each other, so wide ranges are searched on a log scale."""
-    return trial.suggest_float(key, low, high, log=high / low >= 10)
+    """Weights act by their ratio to each other, so every range is searched on a log scale.
 
-
-def _spent(study: optuna.Study) -> int:
-    """Trials that count: ended by themselves, rather than with a lost driver."""
-    trials = study.get_trials(deepcopy=False)
-    ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    return sum(t.state in ended or "error" in t.user_attrs for t in trials)
+    (Also because a study must keep to one scale, whatever the ranges of later drivers.)
+    """
+    return trial.suggest_float(key, low, high, log=True)
 
 
 def _pruner(cfg: JobConfig) -> optuna.pruners.BasePruner:
     if not cfg.tune.prune:
         return optuna.pruners.NopPruner()
     return optuna.pruners.MedianPruner(n_startup_trials=cfg.tune.startup_trials)
-
-
-def _start_with_configured(
-    study: optuna.Study, cfg: JobConfig, ranges: dict[str, tuple[float, float]]
-) -> None:
-    """Queue the configured weights in a new study, if they lie within the ranges."""
-    configured = cfg.losses.model_dump()
-    if not study.get_trials(deepcopy=False) and all(
-        low <= configured[key] <= high for key, (low, high) in ranges.items()
-    ):
-        study.enqueue_trial({key: configured[key] for key in ranges})
-
-
-def _requeue_lost(study: optuna.Study) -> None:
-    """Trials still RUNNING belong to a driver that is gone: fail them, queue their parameters."""
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        log.warning("trial %d was lost with its driver: it is queued again", trial.number)
-        study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(trial.params, skip_if_exists=False)
 
 
 def _write_best(cfg: JobConfig, best: optuna.trial.FrozenTrial) -> str:

@@ -6,26 +6,32 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import load as load_tensors
 
 from cssta.training import Settings
-from pipelines import trial
+from pipelines import clip_loading, retries, trial
 from pipelines.config import InpainterStageConfig, JobConfig
+from pipelines.failures import TooManyFailuresError
+from pipelines.footage import find_footage
 from pipelines.initial_weights import initial_weights
 from pipelines.manifest import Manifest, VideoRow
 from pipelines.registry import RegistryError, register
+from pipelines.storage import StorageError
 from pipelines.tracking import JobRun
 from pipelines.trial import TrialError, prepare_trials, trial_objective, trial_score
 from pipelines.trial_reports import PrunedError
 from pipelines.tune import search
+
+DATA = {"height": 32, "width": 32, "references": 2}
 
 
 def make_config(videos: Path, storage: Path, steps: int = 3, **sections) -> JobConfig:
     stage = {"learning_rate": 2e-3}
     return JobConfig.parse(
         {
-            "data": {"videos": str(videos), "height": 32, "width": 32, "references": 2},
+            "data": {"videos": str(videos), **DATA},
             "model": {"size": "tiny"},
             "stages": {"im2im": stage, "inpainter": stage},
             "cluster": {"storage": str(storage), "use_gpu": False},
@@ -50,9 +56,11 @@ def manifest(video_folder: Path) -> Manifest:
 
 def test_scores_repeat_and_depend_on_the_weights(video_folder, manifest, tmp_path: Path):
     cfg = make_config(video_folder, tmp_path)
+    training, rows, held_out, scored = trial.plan_trials(cfg, manifest)
+    assert not {row.uri for row in rows} & {row.uri for row in scored}
+    assert not set(training.videos) & set(held_out.videos), "scored on what it was trained on"
     start = prepare(cfg, manifest)
-    paths = {row.uri for row in start.training}
-    assert not paths & {row.uri for row in start.scored}, "scored on what it was trained on"
+    assert start.training == rows and start.videos == training.videos
     score = trial_score(start, {"delta": 100.0}, cfg)
     assert math.isfinite(score)
     assert trial_score(start, {"delta": 100.0}, cfg) == score
@@ -109,8 +117,90 @@ def test_clips_that_vanish_are_an_error_with_a_cause(video_folder, tmp_path: Pat
     )
     start = prepare(cfg, Manifest(rows))
     shutil.rmtree(copy)
-    with pytest.raises(TrialError, match="none of"):
+    with pytest.raises(TrialError, match=r"clip 0: neither .*\.mp4 nor any video in its place"):
         trial_score(start, {}, cfg)
+
+
+class Flaky:
+    """`frame_reader` whose every `period`-th opening fails as a network does."""
+
+    def __init__(self, monkeypatch, period: int, message: str = "connection reset") -> None:
+        self.opened, self._period, self._message = 0, period, message
+        self._open = clip_loading.frame_reader
+        monkeypatch.setattr(clip_loading, "frame_reader", self)
+        monkeypatch.setattr(retries, "FIRST_WAIT", 0.0)
+
+    def __call__(self, uri, cfg):
+        self.opened += 1
+        if self.opened % self._period == 0:
+            raise StorageError(f"{uri}: {self._message}", transient=True)
+        return self._open(uri, cfg)
+
+
+def test_what_passes_changes_no_score(video_folder, manifest, tmp_path: Path, monkeypatch):
+    """A connection that is refused now and then, once trials train and score."""
+    cfg = make_config(video_folder, tmp_path)
+    expected = trial_score(prepare(cfg, manifest), {}, cfg)
+    flaky = Flaky(monkeypatch, period=2)
+    assert trial_score(prepare(cfg, manifest), {}, cfg) == expected
+    assert flaky.opened > 2
+
+
+def test_a_trial_that_storage_gives_other_clips_fails(
+    video_folder, manifest, tmp_path: Path, monkeypatch
+):
+    cfg = make_config(video_folder, tmp_path)
+    start = prepare(cfg, manifest)
+    Flaky(monkeypatch, period=1)
+    with pytest.raises(TrialError, match=r"\.mp4: connection reset; every trial needs the same"):
+        trial_score(start, {}, cfg)
+    with pytest.raises(TrialError, match="connection reset"):
+        prepare(cfg, manifest)
+
+
+def test_scoring_reads_no_videos(video_folder, manifest, tmp_path: Path, monkeypatch):
+    cfg = make_config(video_folder, tmp_path)
+    start = prepare(cfg, manifest)
+    (first, *_) = start.scored
+    assert len(start.scored) == cfg.tune.clips
+    assert first["frames"].shape == (3, 32, 32, 3) and first["frames"].dtype == "uint8"
+    flaky = Flaky(monkeypatch, period=10**9)
+    trial_score(start, {}, cfg)
+    assert flaky.opened == cfg.tune.steps  # (a clip each)
+
+
+def test_a_frame_completed_exactly_counts_the_cap():
+    class Exact:
+        def complete(self, batch):
+            truth = batch["frames"][0]
+            result = truth.copy()
+            result[0, 0, 0] ^= 3  # one pixel of the hole in the first frame, a little
+            return result, truth
+
+    clip = {"frames": np.full((3, 8, 8, 3), 100, np.uint8), "masks": np.zeros((3, 8, 8), bool)}
+    clip["masks"][:2, :2, :2] = True
+    rough = 10 * math.log10(255**2 / (9 / 4))
+    assert trial.hole_psnr(Exact(), [clip]) == pytest.approx((rough + 100) / 2)
+    clip["masks"][:] = False
+    assert math.isnan(trial.hole_psnr(Exact(), [clip]))
+
+
+@pytest.mark.cluster
+def test_damaged_videos_are_counted_and_end_a_search(ray_cluster, video_folder, tmp_path: Path):
+    """Files that were whole when the search began."""
+    videos = Path(shutil.copytree(video_folder, tmp_path / "videos"))
+    cfg = make_config(videos, tmp_path, data={**DATA, "videos": str(videos), "max_failures": 1})
+    found = find_footage(cfg.data)
+    objective = trial_objective(cfg, found)
+    _, rows, *_ = trial.plan_trials(cfg, found)
+    first, second = (Path(row.uri) for row in rows[:2])
+    first.write_text("no video")
+    score = objective({}, cfg, lambda step, score: None)
+    assert objective({}, cfg, lambda step, score: None) == score
+    assert [Path(bad.uri) for bad in objective.failures.list()] == [first]
+    second.write_text("no video")
+    with pytest.raises(TooManyFailuresError, match=r"2 files failed, and data\.max_failures"):
+        search(cfg, objective)
 
 
 @pytest.mark.cluster
@@ -134,8 +224,8 @@ def test_trials_start_from_a_registered_model(
         register(
             tiny_model, name="cssta", alias="champion", run_id=run.run_id, tracking_uri=mlflow_uri
         )
-    (start,) = trial_objective(cfg).args
+    objective = trial_objective(cfg)
     registered = load_tensors((tiny_model / "inpainter.safetensors").read_bytes())
-    given = load_tensors(ray_cluster.get(start).inpainter)
+    given = load_tensors(ray_cluster.get(objective.start).inpainter)
     assert given.keys() == registered.keys()
     assert all((given[key] == registered[key]).all() for key in given)

@@ -93,7 +93,7 @@ def test_trials_that_fall_behind_are_pruned(ray_cluster, tmp_path: Path, mlflow_
         assert row.history[-1] == (row.pruned_at, row.score)
     assert max(row.score for row in pruned) < summary.best_score
     assert summary.best_params["delta"] == pytest.approx(40, rel=0.25)
-    # The configured weights are the first trial: the best is never worse than they are.
+    # The configured weights are the first trial: the best is no worse than they are.
     assert min(summary.rows, key=lambda row: row.number).params == {"delta": 100.0}
     # Pruned trials are spent like finished ones.
     assert search(cfg, objective).rows == ()
@@ -213,23 +213,66 @@ def test_every_trial_is_a_child_run(ray_cluster, tmp_path: Path, mlflow_uri: str
     assert all("diverged" in child.data.tags["error"] for child in failed)
 
 
-def test_unknown_study_names_the_known_ones(ray_cluster, tmp_path: Path):
-    cfg = make_config(tmp_path, trials=1)
-    search(cfg, lambda params, cfg, report: 1.0)
-    with pytest.raises(TuneError, match=r"'other'.*known: planted"):
-        best_params(study_storage(cfg), "other")
+def test_scores_of_other_trials_are_not_mixed(ray_cluster, tmp_path: Path):
+    def objective(params, cfg, report):
+        return params["delta"] + cfg.tune.steps
+
+    cfg = make_config(tmp_path, trials=2, steps=3)
+    before = search(cfg, objective, inputs={"footage": "a"})
+    longer = make_config(tmp_path, trials=4, steps=3000)
+    with pytest.raises(TuneError, match=r"tune\.steps 3, now 3000.*name another tune\.study"):
+        search(longer, objective, inputs={"footage": "a"})
+    more = make_config(tmp_path, trials=4, steps=3)
+    with pytest.raises(TuneError, match='footage "a", now "b"'):
+        search(more, objective, inputs={"footage": "b"})
+    assert {t.value for t in trials(cfg)} == {row.score for row in before.rows}
+    assert search(more, objective, inputs={"footage": "a"}).finished == 4
 
 
-def test_storage_that_cannot_be_opened(tmp_path: Path):
-    with pytest.raises(TuneError, match="cannot be opened"):
-        best_params(f"sqlite:///{tmp_path}/missing-folder/optuna.db", "planted")
-    with pytest.raises(TuneError, match=r"nosuch://me:\*\*\*@host/o cannot be opened") as caught:
-        best_params("nosuch://me:secret@host/o", "planted")
-    assert "secret" not in str(caught.value)
-    remote = make_config(tmp_path).model_copy(deep=True)
-    remote = JobConfig.parse(remote.to_dict() | {"cluster": {"storage": "s3://bucket/runs"}})
-    with pytest.raises(TuneError, match=r"tune\.storage"):
-        study_storage(remote)
+def test_ranges_may_be_narrowed_as_a_study_goes_on(ray_cluster, tmp_path: Path):
+    others = dict.fromkeys(("lambda_r", "lambda_f", "lambda_g"))
+    wide = make_config(tmp_path, trials=2, ranges={"delta": [1, 300], **others})
+    narrow = make_config(tmp_path, trials=4, ranges={"delta": [50, 90], **others})
+    search(wide, lambda params, cfg, report: params["delta"])
+    said = []
+    summary = search(narrow, lambda params, cfg, report: params["delta"], say=said.append)
+    assert summary.finished == 4 and len(summary.rows) == 2
+    assert all(50 <= row.params["delta"] <= 90 for row in summary.rows)
+    assert len(said) == 1 and "delta 100 is not within 50 to 90" in said[0]
+
+
+def test_a_second_driver_is_refused_and_harms_nothing(ray_cluster, tmp_path: Path):
+    cfg = make_config(tmp_path, trials=4, parallel=2)
+    refused = []
+
+    def twice(row) -> None:
+        with pytest.raises(TuneError, match=r"another search .* works on it"):
+            search(cfg, lambda params, cfg, report: 1.0)
+        refused.append(row.number)
+
+    summary = search(cfg, lambda params, cfg, report: params["delta"], on_trial=twice)
+    assert summary.finished == 4 == len(refused) == len(trials(cfg))
+
+
+def test_the_configured_weights_are_not_pruned(ray_cluster, tmp_path: Path):
+    """However bad they look on the way, beside trials that end before they do."""
+
+    def objective(params, cfg, report):
+        import time
+
+        configured = params["delta"] == 100
+        deadline = time.monotonic() + 30
+        while configured and time.monotonic() < deadline:  # until the others have finished
+            if len([t for t in trials(cfg) if t.state.name == "COMPLETE"]) == 3:
+                break
+            time.sleep(0.1)
+        report(1, 0.0 if configured else 5.0)
+        return 9.0 if configured else 5.0
+
+    cfg = make_config(tmp_path, trials=4, parallel=4, startup_trials=1)
+    summary = search(cfg, objective)
+    assert summary.best_params["delta"] == 100 and summary.best_score == 9
+    assert summary.pruned == 0
 
 
 DRIVER = """

@@ -21,7 +21,7 @@ from pipelines import batch_finished, storage
 from pipelines.batch_masks import ChangedInputError, stamp_of
 from pipelines.batch_record import VideoOutcome, VideoTask, record_of
 from pipelines.batch_source import BatchSettings, opened
-from pipelines.retries import with_retries
+from pipelines.retries import patiently
 from pipelines.staging import Staging, UnstagedError
 from pipelines.survey_video import Surveyed, survey_task
 from pipelines.truth_scores import SCORES
@@ -134,8 +134,8 @@ def _publish(
     # An old record must not vouch for the new output, should the publishing end between the two;
     # a picture of the old output must not be taken for one of the new.
     for uri in (record_of(outcome.output), task.sheet):
-        with_retries(lambda uri=uri: storage.delete(uri, endpoint))
-    with_retries(lambda: storage.publish(whole, outcome.output, endpoint, task.staging, digest))
+        patiently(lambda uri=uri: storage.delete(uri, endpoint))
+    patiently(lambda: storage.publish(whole, outcome.output, endpoint, task.staging, digest))
     batch_finished.write(task, settings.model, outcome, size, digest, endpoint)
     batch_finished.clear_other_place(task, outcome.output, endpoint)
 
@@ -144,7 +144,7 @@ def _check_inputs(task: VideoTask, endpoint: str | None) -> None:
     """Raise ChangedInputError if an input is not any more what the task's fingerprint says."""
     for key, uri in (("input", task.video), ("mask", task.mask)):
         if uri is not None:
-            now = with_retries(lambda uri=uri: stamp_of(uri, endpoint))
+            now = patiently(lambda uri=uri: stamp_of(uri, endpoint))
             if now != task.identity.get(key):
                 raise ChangedInputError(uri)
 

@@ -29,7 +29,7 @@ from pipelines.batch_record import (
     record_of,
     write_record,
 )
-from pipelines.retries import with_retries
+from pipelines.retries import patiently
 from pipelines.storage import StorageError
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def find_finished(
         if uri not in files or record_uri not in files:
             continue
         try:
-            content = with_retries(lambda uri=record_uri: storage.read_bytes(uri, endpoint))
+            content = patiently(lambda uri=record_uri: storage.read_bytes(uri, endpoint))
         except StorageError as error:
             if error.transient:
                 raise
@@ -98,7 +98,7 @@ def find_finished(
 def stored(task: VideoTask, endpoint: str | None) -> dict[str, Stamp]:
     """Stamps, by URI, of what is in a task's two places. Raises StorageError."""
     uris = [uri for place in (task.output, task.review) for uri in (place, record_of(place))]
-    found = {uri: with_retries(lambda uri=uri: stamp_of(uri, endpoint)) for uri in uris}
+    found = {uri: patiently(lambda uri=uri: stamp_of(uri, endpoint)) for uri in uris}
     return {uri: stamp for uri, stamp in found.items() if stamp}
 
 
@@ -134,8 +134,8 @@ def put_in_place(
     if found.uri != outcome.output:
         uri = outcome.output
         # (An older record must not vouch for the new file.)
-        with_retries(lambda: storage.delete(record_of(uri), endpoint))
-        with_retries(lambda: storage.copy(found.uri, uri, endpoint, task.staging))
+        patiently(lambda: storage.delete(record_of(uri), endpoint))
+        patiently(lambda: storage.copy(found.uri, uri, endpoint, task.staging))
         size, sha256 = found.record["bytes"], found.record["sha256"]
         write(task, model, outcome, size, sha256, endpoint)
     clear_other_place(task, outcome.output, endpoint)
@@ -157,17 +157,17 @@ def write(
     Raises StorageError.
     """
     uri = outcome.output
-    stamp = with_retries(lambda: stamp_of(uri, endpoint))
+    stamp = patiently(lambda: stamp_of(uri, endpoint))
     if not stamp:
         raise StorageError(f"{uri}: is gone just after it was published")
-    if stamp["bytes"] != size or with_retries(lambda: storage.sha256(uri, endpoint)) != sha256:
+    if stamp["bytes"] != size or patiently(lambda: storage.sha256(uri, endpoint)) != sha256:
         raise StorageError(
             f"{uri}: is not what was just published; end the other batch that writes there"
         )
     file = Published(size, stamp["modified"], sha256)
     content = write_record(task, model, outcome, file).encode()
     record = record_of(uri)
-    with_retries(lambda: storage.write_bytes(content, record, endpoint, task.staging))
+    patiently(lambda: storage.write_bytes(content, record, endpoint, task.staging))
 
 
 def clear_other_place(task: VideoTask, current: str, endpoint: str | None) -> None:
@@ -180,12 +180,12 @@ def clear_other_place(task: VideoTask, current: str, endpoint: str | None) -> No
     if other == task.output:
         _retire(task, endpoint)
     for uri in (other, record_of(other)):
-        with_retries(lambda uri=uri: storage.delete(uri, endpoint))
+        patiently(lambda uri=uri: storage.delete(uri, endpoint))
 
 
 def _retire(task: VideoTask, endpoint: str | None) -> None:
     """Keep what is published, if it was made from something else than the task."""
-    if not with_retries(lambda: storage.exists(task.output, endpoint)):
+    if not patiently(lambda: storage.exists(task.output, endpoint)):
         return
     record = record_of(task.output)
     content = _read(record, endpoint)
@@ -194,14 +194,14 @@ def _retire(task: VideoTask, endpoint: str | None) -> None:
     _keep(task, endpoint)
     if content is not None:
         kept = record_of(task.outdated)
-        with_retries(lambda: storage.copy(record, kept, endpoint, task.staging))
+        patiently(lambda: storage.copy(record, kept, endpoint, task.staging))
 
 
 def _keep(task: VideoTask, endpoint: str | None) -> None:
     """Copy what is under a task's name to `_outdated`, without a record."""
     # (That of what was there must not vouch for it.)
-    with_retries(lambda: storage.delete(record_of(task.outdated), endpoint))
-    with_retries(lambda: storage.copy(task.output, task.outdated, endpoint, task.staging))
+    patiently(lambda: storage.delete(record_of(task.outdated), endpoint))
+    patiently(lambda: storage.copy(task.output, task.outdated, endpoint, task.staging))
 
 
 def retire_foreign(task: VideoTask, sha256: str, endpoint: str | None) -> None:
@@ -211,13 +211,13 @@ def retire_foreign(task: VideoTask, sha256: str, endpoint: str | None) -> None:
     it could record it. Raises StorageError.
     """
     uri = task.output
-    stamp = with_retries(lambda: stamp_of(uri, endpoint))
+    stamp = patiently(lambda: stamp_of(uri, endpoint))
     if not stamp or "pictures" in stamp:  # (a folder is in the way: publishing will say so)
         return
     content = _read(record_of(uri), endpoint)
     if content is not None and _is_as_recorded(parse_record(content), uri, stamp, endpoint):
         return
-    if with_retries(lambda: storage.sha256(uri, endpoint)) == sha256:
+    if patiently(lambda: storage.sha256(uri, endpoint)) == sha256:
         return
     log.warning("%s: %s is nobody's known output; kept as %s", task.name, uri, task.outdated)
     _keep(task, endpoint)
@@ -225,9 +225,9 @@ def retire_foreign(task: VideoTask, sha256: str, endpoint: str | None) -> None:
 
 def _read(uri: str, endpoint: str | None) -> bytes | None:
     """A record that may not be there."""
-    if not with_retries(lambda: storage.exists(uri, endpoint)):
+    if not patiently(lambda: storage.exists(uri, endpoint)):
         return None
-    return with_retries(lambda: storage.read_bytes(uri, endpoint))
+    return patiently(lambda: storage.read_bytes(uri, endpoint))
 
 
 def _fingerprint(record: bytes) -> Any:
@@ -263,4 +263,4 @@ def _is_as_recorded(
         return False
     if record.get("modified") == stamp.get("modified") and not verify:
         return True
-    return with_retries(lambda: storage.sha256(uri, endpoint)) == record["sha256"]
+    return patiently(lambda: storage.sha256(uri, endpoint)) == record["sha256"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyarrow import fs as pafs
 
-from pipelines.retries import with_retries
+from pipelines.retries import patiently
 from pipelines.storage import fetch, filesystem, local_copy
 from pipelines.storage_names import own_name
 from pipelines.watchdog import Watchdog
@@ -117,7 +117,7 @@ class NodeCache:
             fetch(uri, partial, self.endpoint)
 
         try:
-            with_retries(copy)
+            patiently(copy)
             partial.rename(slot)
         finally:
             room.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from pyarrow import fs as pafs
 from pipelines import storage
 from pipelines.batch_masks import Listing
 from pipelines.batch_record import VideoTask
-from pipelines.retries import with_retries
+from pipelines.retries import patiently
 from pipelines.storage import StorageError, join
 
 
@@ -56,7 +56,7 @@ class Staging:
     def mark(self, number: int) -> dict[str, Any] | None:
         """The mark of a segment that is there as it was when it was marked, else None."""
         mark = self._read(self._mark(number))
-        if mark is None or mark.get("bytes") != with_retries(lambda: self._size(number)):
+        if mark is None or mark.get("bytes") != patiently(lambda: self._size(number)):
             return None
         return mark
 
@@ -68,7 +68,7 @@ class Staging:
     def put_segment(self, number: int, data: Path, mark: dict[str, Any]) -> dict[str, Any]:
         """Stage a segment and mark it done; the mark with the size of its data."""
         uri = self.segment(number)
-        with_retries(lambda: storage.publish(data, uri, self.endpoint, self.task.staging))
+        patiently(lambda: storage.publish(data, uri, self.endpoint, self.task.staging))
         mark = {**mark, "bytes": data.stat().st_size}
         self._write(self._mark(number), mark)
         return mark
@@ -78,7 +78,7 @@ class Staging:
         system, path = storage.filesystem(self.segment(number), self.endpoint)
         if isinstance(system, pafs.LocalFileSystem):
             return Path(path)
-        return with_retries(lambda: storage.fetch(self.segment(number), folder, self.endpoint))
+        return patiently(lambda: storage.fetch(self.segment(number), folder, self.endpoint))
 
     def remove(self, since: int = 0) -> None:
         """Remove this task's unfinished work, and outdated work on the same output.
@@ -86,10 +86,10 @@ class Staging:
         Outdated is what was staged for another input, model or settings and is older than `since`
         (ns, by the storage's clock): younger work is another run's, which may still be at it.
         """
-        with_retries(lambda: storage.delete(self.task.staging, self.endpoint))
-        for folder, modified in with_retries(self._folders).items():
+        patiently(lambda: storage.delete(self.task.staging, self.endpoint))
+        for folder, modified in patiently(self._folders).items():
             if modified < since:
-                with_retries(lambda uri=folder: storage.delete(uri, self.endpoint))
+                patiently(lambda uri=folder: storage.delete(uri, self.endpoint))
         system, path = storage.filesystem(self.task.work, self.endpoint)
         if isinstance(system, pafs.LocalFileSystem):
             with suppress(OSError):  # (there is something in it, or it was never made)
@@ -112,7 +112,7 @@ class Staging:
                     raise
                 return None
 
-        content = with_retries(read)
+        content = patiently(read)
         try:
             return None if content is None else json.loads(content)
         except ValueError:
@@ -120,4 +120,4 @@ class Staging:
 
     def _write(self, uri: str, content: dict[str, Any]) -> None:
         data = json.dumps(content, allow_nan=False).encode()
-        with_retries(lambda: storage.write_bytes(data, uri, self.endpoint, self.task.staging))
+        patiently(lambda: storage.write_bytes(data, uri, self.endpoint, self.task.staging))

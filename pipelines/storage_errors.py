@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,8 +11,10 @@ from pyarrow import ArrowException
 
 # What no second attempt will mend. (S3 tells refusals by name only.)
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-LASTING_CODES = (errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.EDQUOT)
+LASTING_CODES = (errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.EDQUOT, errno.EXDEV)
+LASTING_CODES += (errno.EINVAL, errno.ELOOP, errno.ENOTEMPTY)
 REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "NO_SUCH_KEY", "INVALID_ACCESS_KEY", "SIGNATURE")
+REFUSED = re.compile(r"HTTP status 4(?!08|09|25|29)\d\d")  # but "later" and "too many requests"
 
 
 class StorageError(ValueError):
@@ -41,4 +44,5 @@ def named(uri: str, remedy: str) -> Iterator[None]:
             and getattr(error, "errno", None) not in LASTING_CODES
         )
         passing = passing and not any(name in reason for name in REFUSALS)
+        passing = passing and not REFUSED.search(reason)
         raise StorageError(f"{uri}: {reason[:400]}; {remedy}", transient=passing) from error

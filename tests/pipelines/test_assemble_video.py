@@ -104,10 +104,11 @@ def test_a_failure_while_publishing_leaves_the_video_to_be_done(one_video, monke
     assert not plan_batch(cfg, MODEL).tasks
 
 
-def test_storage_that_comes_back_is_waited_for(one_video, monkeypatch):
+@pytest.mark.parametrize("refusals", [2, 8])  # (eight: an outage of minutes)
+def test_storage_that_comes_back_is_waited_for(one_video, monkeypatch, refusals: int):
     _, task, settings = one_video
-    monkeypatch.setattr("pipelines.retries.FIRST_WAIT", 0.01)
-    failures = iter(range(2))
+    monkeypatch.setattr("pipelines.retries.FIRST_WAIT", 0.001)
+    failures = iter(range(refusals))
 
     def flaky(local: Path, uri: str, *more) -> None:
         if uri == task.output and next(failures, None) is not None:

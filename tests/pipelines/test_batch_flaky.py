@@ -7,6 +7,7 @@ runs, here in one process.
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,11 +93,11 @@ def test_a_bad_network_only_takes_longer(
     network.follow(next(faults) if n % EVERY == 0 else "" for n in itertools.count(1))
     summary = run(at("s3://bucket", network.address))
     assert summary.count("done") == 2, summary.text()
-    retries = caplog.text.count("attempt 1 of 4")
+    retries = len(re.findall(r"attempt 1 of \d", caplog.text))
     faulty = sum(network.happened[fault] for fault in FAULTS if fault != "slow")
     assert 0 < retries <= faulty, "not every fault may need an attempt, but none is free"
     assert all(network.happened[fault] for fault in FAULTS), network.happened
-    assert "attempt 4 of 4" not in caplog.text
+    assert not re.search(r"attempt [3-9] of", caplog.text)
 
     network.follow([])
     found = contents("s3://bucket/output", s3_server)

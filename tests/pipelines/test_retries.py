@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.retries import with_retries
+from pipelines.retries import PATIENT_ATTEMPTS, patiently, with_retries
 from pipelines.storage import StorageError
 
 
@@ -33,3 +33,19 @@ def test_what_does_not_pass_is_raised(times: int, transient: bool, tried: int):
     with pytest.raises(StorageError, match="busy"):
         with_retries(failing(times, transient), sleep=waits.append)
     assert len(waits) == tried - 1
+
+
+def test_an_outage_of_minutes_is_waited_out():
+    waits: list[float] = []
+    assert patiently(failing(PATIENT_ATTEMPTS - 1, True), sleep=waits.append) == "done"
+    assert sum(waits) > 5 * 60 / 2, "the jitter may halve it, no more"
+    assert max(waits) <= 1.5 * 120, "nobody waits long for what is back"
+    assert 300 < sum((0.5, 2, 8, 32)) + 4 * 120 < 600  # without the jitter
+    waits.clear()
+    with pytest.raises(StorageError, match="busy"):
+        patiently(failing(99, True), sleep=waits.append)
+    assert len(waits) == PATIENT_ATTEMPTS - 1
+    waits.clear()
+    with pytest.raises(StorageError, match="busy"):
+        patiently(failing(1, False), sleep=waits.append)
+    assert not waits, "what cannot pass is told at once"

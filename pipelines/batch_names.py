@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 
 from cssta.video.rehearsal import CONTAINERS
@@ -60,30 +60,39 @@ def output_names(names: Iterable[str]) -> dict[str, str]:
     return assign_names({name: name for name in names})
 
 
-def assign_names(wanted: Mapping[str, str]) -> dict[str, str]:
+def assign_names(wanted: Mapping[str, str], recorded: Collection[str] = ()) -> dict[str, str]:
     """Key to output name, near what is wanted for it; the same whatever the order.
 
-    Names that can be had as they are come first, so they keep their name whatever is beside them.
+    Names that can be had as they are come first, so they keep their name whatever is beside them;
+    before them those that are `recorded`, outputs of an earlier run: `b.mp4` keeps its name when
+    `B.mp4` comes later, and what was named apart stays so when the other goes.
     """
     outputs: dict[str, str] = {}
     files: set[str] = set()
     folders: set[str] = set()
 
-    def order(key: str) -> tuple[bool, str, str]:
-        return safe_name(wanted[key]) != wanted[key], wanted[key], key
+    def order(key: str) -> tuple[bool, bool, str, str]:
+        name = safe_name(wanted[key])
+        return name not in recorded, name != wanted[key], wanted[key], key
 
     for key in sorted(wanted, key=order):
-        name = safe_name(wanted[key])
-        if _collides(name, files, folders):
-            path = PurePosixPath(name)
-            mark = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:12]
-            # In the top folder no other name can be a folder of this one's.
-            flat = _short("_".join(path.with_suffix("").parts), LONGEST_PART - 20)
-            name = f"{flat}.{mark}{path.suffix}"
+        name, apart = safe_name(wanted[key]), _apart(key, safe_name(wanted[key]))
+        kept_apart = apart in recorded and name not in recorded
+        if kept_apart or _collides(name, files, folders):
+            name = apart
         files |= {_same(name), _same(f"{name}.json")}
         folders |= {_same(str(parent)) for parent in PurePosixPath(name).parents}
         outputs[key] = name
     return outputs
+
+
+def _apart(key: str, name: str) -> str:
+    """A name for what collides with another; its own, whatever it collides with."""
+    path = PurePosixPath(name)
+    mark = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:12]
+    # In the top folder no other name can be a folder of this one's.
+    flat = _short("_".join(path.with_suffix("").parts), LONGEST_PART - 20)
+    return f"{flat}.{mark}{path.suffix}"
 
 
 def safe_name(name: str) -> str:

@@ -19,7 +19,7 @@ from pipelines.batch_sheets import choose_sheets, draw_sheet
 from pipelines.batch_source import BatchSettings
 from pipelines.batch_summary import BatchSummary
 from pipelines.config import JobConfig
-from pipelines.retries import with_retries
+from pipelines.retries import patiently
 from pipelines.storage import StorageError, join, publish, write_bytes
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def publish_results(
             path.write_bytes(picture)
             sheet = plan.all_tasks[outcome.name].sheet
             try:
-                with_retries(lambda p=path, sheet=sheet: publish(p, sheet, endpoint, work))
+                patiently(lambda p=path, sheet=sheet: publish(p, sheet, endpoint, work))
             except StorageError as error:
                 log.warning("%s: no contact sheet: %s", outcome.name, error)
                 continue
@@ -78,7 +78,7 @@ def publish_results(
         )
         write_ledger(ordered, ledger)
         for path in (report, ledger):
-            with_retries(lambda p=path: publish(p, join(output, p.name), endpoint, work))
+            patiently(lambda p=path: publish(p, join(output, p.name), endpoint, work))
         run_id = None
         if log_run:
             files = (report, ledger)
@@ -94,5 +94,5 @@ def publish_results(
         run_id=run_id,
     )
     content = json.dumps(summary.to_dict(), indent=1, allow_nan=False).encode()
-    with_retries(lambda: write_bytes(content, summary.summary_file, endpoint, work))
+    patiently(lambda: write_bytes(content, summary.summary_file, endpoint, work))
     return summary

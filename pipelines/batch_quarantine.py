@@ -9,7 +9,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.batch_names import QUARANTINE, WORK
 from pipelines.batch_record import VideoOutcome, VideoTask
-from pipelines.retries import with_retries
+from pipelines.retries import patiently, with_retries
 from pipelines.storage import StorageError, join
 
 
@@ -40,7 +40,7 @@ class Quarantine:
         if outcome.status == "failed":
             self._record(task, outcome)
         elif task.place in self._earlier:
-            with_retries(lambda: storage.delete(self.uri(task), self._endpoint))
+            patiently(lambda: storage.delete(self.uri(task), self._endpoint))
             self._earlier.discard(task.place)
 
     def _record(self, task: VideoTask, outcome: VideoOutcome) -> None:
@@ -53,7 +53,7 @@ class Quarantine:
         }
         data = json.dumps(content, indent=1, sort_keys=True).encode()
         work = join(self._output, WORK, "quarantine")
-        with_retries(lambda: storage.write_bytes(data, self.uri(task), self._endpoint, work))
+        patiently(lambda: storage.write_bytes(data, self.uri(task), self._endpoint, work))
         self._earlier.add(task.place)
 
     def _attempts(self, task: VideoTask) -> int:

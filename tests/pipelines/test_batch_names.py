@@ -75,3 +75,21 @@ def test_names_can_be_had_in_a_real_folder(tmp_path: Path):
 def test_endings_that_are_read_but_not_written_become_matroska():
     for suffix in (".mpg", ".ts", ".MXF", ".flv", ".wmv"):
         assert output_names([f"a{suffix}"]) == {f"a{suffix}": f"a{suffix}.mkv"}
+
+
+plain = st.lists(
+    st.sampled_from(["a", "A", "b.mp4", "B.mp4", "é", "e\u0301"]), min_size=1, max_size=3
+)
+plain_names = st.sets(st.builds(lambda path: "/".join(path) + ".mp4", plain), max_size=8)
+
+
+@settings(deadline=None)  # (machines are busy now and then)
+@given(plain_names, plain_names)
+def test_what_is_recorded_keeps_its_name_whatever_comes_or_goes(before: set[str], later: set[str]):
+    first = output_names(before)
+    recorded = set(first.values())
+    second = assign_names({name: name for name in before | later}, recorded)
+    assert {name: second[name] for name in before} == first
+    assert len({same(output) for output in second.values()}) == len(before | later)
+    left = {name: name for name in before & later}
+    assert assign_names(left, recorded) == {name: first[name] for name in left}

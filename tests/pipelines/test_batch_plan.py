@@ -265,3 +265,24 @@ def test_no_file_is_passed_over_in_silence(tmp_path: Path):
     assert found == {
         name: ("unsupported", str(source / name)) for name in ("d.braw", "sub/noending")
     }
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_company_that_comes_later_renames_nothing_finished(tmp_path: Path, held: bool):
+    touch(tmp_path / "in/b.mp4", tmp_path / "in/c.mp4")
+    for task in plan_batch(make_config(tmp_path), MODEL).tasks:
+        finish(task)
+        if held:
+            review = Path(task.review)
+            review.parent.mkdir(parents=True, exist_ok=True)
+            for end in ("", ".json"):
+                Path(task.output + end).rename(f"{review}{end}")
+    touch(tmp_path / "in/B.mp4")
+    plan = plan_batch(make_config(tmp_path), MODEL)
+    (task,) = plan.tasks
+    assert task.name == "B.mp4" and task.place.startswith("B.") and task.place != "B.mp4"
+    assert plan.all_tasks["b.mp4"].place == "b.mp4"
+    finish(task)
+    assert not plan_batch(make_config(tmp_path), MODEL).tasks
+    (tmp_path / "in/b.mp4").unlink()
+    assert not plan_batch(make_config(tmp_path), MODEL).tasks, "what is left is not made again"

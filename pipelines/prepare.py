@@ -1,7 +1,7 @@
 """Preparing a bucket that is read for many epochs: every frame decoded and scaled once.
 
 Manifest, parts of shards, shards (one Ray task each), index. A shard is named by what is in it and
-appears whole or not at all, so preparing again goes on where it stopped.
+appears whole or not at all, so preparing again goes on where it stopped, and takes up what changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
@@ -22,15 +23,20 @@ import pyarrow.parquet as parquet
 from cssta.video import read_frames
 from pipelines import storage
 from pipelines.clip_loading import rejected_video
+from pipelines.content_digest import glance
 from pipelines.data_config import DataConfig
+from pipelines.failures import CRASHED, check_failures, most_failures
 from pipelines.footage import find_footage
 from pipelines.manifest import Rejected, VideoRow
-from pipelines.prepared import FRAMES_PER_ROW, Index, Part, PreparedVideo, write_index
+from pipelines.prepared import FRAMES_PER_ROW, REMEDY, Index, Part, PreparedVideo, write_index
 from pipelines.retries import with_retries
-from pipelines.storage import EmptyBucketError
+from pipelines.storage import EmptyBucketError, StorageError
+from pipelines.storage_errors import named
+from pipelines.watchdog import Watchdog
 
 FRAMES_PER_SHARD = 2048  # about 100 MB at 256 x 456; a longer video is spread over several
 FRAMES_AT_ONCE = 64  # in memory at the video's own size
+SECONDS_AT_ONCE = 300.0  # for so many frames; transfers have limits of their own
 MEMORY_PER_TASK = 1024**3
 CONTENT = b"cssta.prepared"  # key of a shard's own table of contents, in its footer
 
@@ -46,12 +52,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Shard:
-    """A written shard: the parts of videos in it, the size of their frames, and what failed."""
+    """A written shard: the parts of videos in it, the size of their frames, and what failed.
+
+    `glances`: digests that tell the videos from others of the same name (`content_digest`).
+    """
 
     name: str
     parts: tuple[tuple[str, Part], ...]
     sizes: dict[str, tuple[int, int]]
     failed: tuple[Rejected, ...] = ()
+    glances: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -59,13 +69,19 @@ def prepare(
 ) -> Index:
     """Write the videos that `cfg` names into `folder`, for clips of its height and width.
 
-    Needs a connected Ray. Raises as `find_footage` does, EmptyBucketError if no video is left, and
-    StorageError. A video that fails half-way is left out and named in the index.
+    Needs a connected Ray. Raises as `find_footage` does, EmptyBucketError if no video is left,
+    TooManyFailuresError and StorageError. A video that fails is left out and named in the index.
     """
     import ray
 
+    lost = (
+        *(ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError),
+        *(ray.exceptions.NodeDiedError, ray.exceptions.LocalRayletDiedError),
+    )
     manifest = find_footage(cfg)
     say(f"{cfg.videos}: {manifest.describe()}")
+    files = len(manifest.videos) + len(manifest.rejected)
+    limit = most_failures(cfg.max_failures, files)
 
     def begin(pieces: list[Piece], retries: int) -> ray.ObjectRef:
         options = {"memory": MEMORY_PER_TASK, "max_retries": retries}
@@ -73,22 +89,30 @@ def prepare(
         return task.remote(pieces, cfg, folder, quality)
 
     pending = {begin(pieces, retries=0): pieces for pieces in pack(manifest.videos)}
+    alone: dict[ray.ObjectRef, Piece] = {}
     shards, failed = [], list(manifest.rejected)
     while pending:
+        check_failures(failed, limit)
         (done,), _ = ray.wait(list(pending), num_returns=1)
         pieces = pending.pop(done)
         try:
             shard = ray.get(done)
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
-            if len(pieces) > 1:  # a decoder crashed: alone, each can only blame itself
-                pending |= {begin([one], retries=1): [one] for one in pieces}
+        except lost:
+            if done in alone:  # and twice: it can only blame itself
+                uri = alone[done].video.uri
+                message = f"{uri}: the decoder crashed or hung, twice; re-encode it"
+                failed.append(Rejected(uri, CRASHED, message))
             else:
-                uri = pieces[0].video.uri
-                failed.append(Rejected(uri, "crashed", f"{uri}: the decoder crashed; re-encode it"))
+                again = {begin([one], retries=1): one for one in pieces}
+                alone |= again
+                pending |= {task: [one] for task, one in again.items()}
             continue
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, StorageError) else error from error
         shards.append(shard)
         failed += shard.failed
         say(f"{shard.name}: {sum(part.count for _, part in shard.parts)} frames")
+    check_failures(failed, limit)
     index = _index(cfg, quality, manifest.videos, shards, failed)
     if not index.videos:
         raise EmptyBucketError(f"{cfg.videos}: no video could be prepared: {failed[0].message}")
@@ -117,7 +141,9 @@ def pack(videos: Sequence[VideoRow], most: int = FRAMES_PER_SHARD) -> Iterator[l
 def write_shard(pieces: Sequence[Piece], cfg: DataConfig, folder: str, quality: int) -> Shard:
     """Decode, scale, encode and publish; or tell what is there already. Raises StorageError."""
     cv2.setNumThreads(1)
-    name = f"shard-{shard_digest(pieces, cfg, quality)}.parquet"
+    uris = dict.fromkeys(piece.video.uri for piece in pieces)
+    glances = {uri: _glance(uri, cfg.s3_endpoint) for uri in uris}
+    name = f"shard-{shard_digest(pieces, cfg, quality, glances)}.parquet"
     uri = storage.join(folder, name)
     if with_retries(lambda: storage.exists(uri, cfg.s3_endpoint)):
         return _contents(name, uri, cfg.s3_endpoint)
@@ -146,16 +172,29 @@ def write_shard(pieces: Sequence[Piece], cfg: DataConfig, folder: str, quality: 
                     failed.append(rejected_video(piece.video.uri, error))
                 else:
                     parts.append((piece.video.uri, part))
-            shard = Shard(name, tuple(parts), sizes, tuple(failed))
+            shard = Shard(name, tuple(parts), sizes, tuple(failed), glances)
             writer.add_key_value_metadata({CONTENT: json.dumps(asdict(shard))})
         with_retries(lambda: storage.publish(local, uri, cfg.s3_endpoint))
     return shard
 
 
-def shard_digest(pieces: Sequence[Piece], cfg: DataConfig, quality: int) -> str:
+def _glance(uri: str, s3_endpoint: str | None) -> str:
+    """ "" of what cannot be read, as will be told when it is decoded. Raises StorageError."""
+    try:
+        return with_retries(lambda: glance(uri, s3_endpoint))
+    except StorageError as error:
+        if error.transient:
+            raise
+        return ""
+
+
+def shard_digest(
+    pieces: Sequence[Piece], cfg: DataConfig, quality: int, glances: dict[str, str]
+) -> str:
     """Sixteen hex digits over what decides a shard's content."""
     decisive = [cfg.height, cfg.width, quality, FRAMES_PER_ROW]
-    decisive += [[p.video.uri, p.video.frames, p.first, p.count] for p in pieces]
+    for p in pieces:
+        decisive.append([p.video.uri, glances[p.video.uri], p.video.frames, p.first, p.count])
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
 
@@ -163,7 +202,13 @@ def _encoded(
     piece: Piece, cfg: DataConfig, quality: int
 ) -> Iterator[tuple[int, list[bytes], tuple[int, int]]]:
     """First frame's number, JPEGs and their (height, width), FRAMES_PER_ROW frames at a time."""
-    with storage.local_copy(piece.video.uri, s3_endpoint=cfg.s3_endpoint) as path:
+    with ExitStack() as stack:
+        uri, endpoint = piece.video.uri, cfg.s3_endpoint
+        path = with_retries(
+            lambda: stack.enter_context(storage.local_copy(uri, s3_endpoint=endpoint))
+        )
+        # (Nothing else stops a decoder in an endless loop.)
+        watchdog = stack.enter_context(Watchdog(SECONDS_AT_ONCE))
         end = piece.first + piece.count
         for start in range(piece.first, end, FRAMES_AT_ONCE):
             frames = read_frames(path, range(start, min(start + FRAMES_AT_ONCE, end)))
@@ -172,6 +217,7 @@ def _encoded(
                 some = frames[first : first + FRAMES_PER_ROW]
                 jpegs = [_jpeg(frame, height, width, quality) for frame in some]
                 yield start + first, jpegs, (height, width)
+            watchdog.feed()
 
 
 def cover_size(height: int, width: int, least_height: int, least_width: int) -> tuple[int, int]:
@@ -188,14 +234,18 @@ def _jpeg(frame: np.ndarray, height: int, width: int, quality: int) -> bytes:
 
 
 def _contents(name: str, uri: str, s3_endpoint: str | None) -> Shard:
-    system, path = storage.filesystem(uri, s3_endpoint)
-    with system.open_input_file(path) as file:
-        found = json.loads(parquet.ParquetFile(file).metadata.metadata[CONTENT])
+    def read() -> dict:
+        system, path = storage.filesystem(uri, s3_endpoint)
+        with named(uri, REMEDY), system.open_input_file(path) as file:
+            return json.loads(parquet.ParquetFile(file).metadata.metadata[CONTENT])
+
+    found = with_retries(read)
     return Shard(
         name,
         tuple((video, Part(**part)) for video, part in found["parts"]),
         {video: tuple(size) for video, size in found["sizes"].items()},
         tuple(Rejected(**bad) for bad in found["failed"]),
+        found["glances"],
     )
 
 
@@ -208,10 +258,16 @@ def _index(
 ) -> Index:
     parts: dict[str, list[Part]] = {}
     sizes: dict[str, tuple[int, int]] = {}
+    glances: dict[str, set[str]] = {}
     for shard in shards:
         sizes |= shard.sizes
+        for uri, found in shard.glances.items():
+            glances.setdefault(uri, set()).add(found)
         for uri, part in shard.parts:
             parts.setdefault(uri, []).append(part)
+    message = "changed while it was prepared; prepare it again"
+    changed = [uri for uri, found in glances.items() if len(found) > 1]
+    failed = [*failed, *(Rejected(uri, "changed", f"{uri}: {message}") for uri in changed)]
     bad = {one.uri for one in failed}
     kept = [
         PreparedVideo(
@@ -220,6 +276,7 @@ def _index(
             str(video.fps),
             *sizes[video.uri],
             tuple(sorted(parts[video.uri], key=lambda part: part.first)),
+            *glances[video.uri],
         )
         for video in videos
         if video.uri not in bad

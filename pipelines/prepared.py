@@ -44,7 +44,10 @@ class Part:
 
 @dataclass(frozen=True)
 class PreparedVideo:
-    """A video as it was found, the size of its prepared frames, and where they are."""
+    """A video as it was found, the size of its prepared frames, and where they are.
+
+    `glance`: what tells the video from another of its name (`content_digest`).
+    """
 
     uri: str
     frames: int
@@ -52,6 +55,7 @@ class PreparedVideo:
     height: int
     width: int
     parts: tuple[Part, ...]
+    glance: str = ""
 
 
 @dataclass(frozen=True)

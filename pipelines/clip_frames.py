@@ -17,7 +17,7 @@ from pipelines.clip_plan import ClipRow
 from pipelines.data_config import DataConfig
 from pipelines.data_sets import is_still
 from pipelines.prepared import open_prepared
-from pipelines.retries import with_retries
+from pipelines.retries import PATIENT_ATTEMPTS, with_retries
 from pipelines.storage import StorageError
 
 DOWNLOADS = 8  # pictures at the same time
@@ -54,7 +54,8 @@ def _read_pictures(uris: Sequence[str], s3_endpoint: str | None) -> np.ndarray:
 
 def read_picture(uri: str, s3_endpoint: str | None) -> np.ndarray:
     """uint8 (h, w, 3) RGB. Raises StorageError."""
-    content = np.frombuffer(with_retries(lambda: storage.read_bytes(uri, s3_endpoint)), np.uint8)
+    found = with_retries(lambda: storage.read_bytes(uri, s3_endpoint), attempts=PATIENT_ATTEMPTS)
+    content = np.frombuffer(found, np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if image is None:
         raise StorageError(f"{uri}: is no picture; replace or remove it")

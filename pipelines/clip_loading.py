@@ -19,7 +19,7 @@ from pipelines.data_config import DataConfig
 from pipelines.data_sets import is_still
 from pipelines.failures import CRASHED, MASK, DecoderCrashError
 from pipelines.manifest import Rejected
-from pipelines.retries import with_retries
+from pipelines.retries import PATIENT_ATTEMPTS, with_retries
 from pipelines.storage import StorageError
 
 
@@ -49,7 +49,8 @@ def load_clips(
     Clips of the same video are decoded together, CLIPS_PER_OPEN at a time. What fails is reported:
     a clip is then replaced by the first of its `substitutes` that can be read, an object's mask by
     a free-form one. `attempt(uri)` is entered around all that is done with a file. Raises
-    LostClipError if no substitute can be read.
+    LostClipError if no substitute can be read, and the StorageError that did not pass in time: what
+    a network's errors put another clip in place of would be known to nobody who starts again.
     """
     held: dict[int, dict[str, np.ndarray] | None] = {}
     for place, row in enumerate(rows):
@@ -75,8 +76,11 @@ def _load_visit(
     with ExitStack() as stack:
         try:
             stack.enter_context(attempt(uri))
-            read = with_retries(lambda: stack.enter_context(frame_reader(uri, cfg)))
+            read = with_retries(
+                lambda: stack.enter_context(frame_reader(uri, cfg)), attempts=PATIENT_ATTEMPTS
+            )
         except (StorageError, DecoderCrashError, OSError) as error:
+            _raise_if_passing(error)
             report(rejected_video(uri, error))
             return clips
         # (of a picture one copy will do, over which a camera is moved)
@@ -84,17 +88,25 @@ def _load_visit(
         needed = [0] if still else sorted({index for row in rows for index in row.indices})
         try:
             frames = dict(zip(needed, read(needed), strict=True))
-        except Exception:  # one damaged frame should not cost the other clips
+        except Exception as error:  # one damaged frame should not cost the other clips
+            _raise_if_passing(error)
             frames = {}
         for row in rows:
             indices = [0] if still else list(row.indices)
             try:
                 clip = np.stack([frames[i] for i in indices]) if frames else read(indices)
             except Exception as error:
+                _raise_if_passing(error)
                 report(rejected_video(uri, error))
             else:
                 clips[row.number] = _finish(row, cfg, clip, report)
     return clips
+
+
+def _raise_if_passing(error: Exception) -> None:
+    """Storage that is away says nothing against a file."""
+    if isinstance(error, StorageError) and error.transient:
+        raise error
 
 
 def _load_substitute(
@@ -143,7 +155,7 @@ def _finish(
     try:
         masks = clip_masks(row, cfg)
     except StorageError as error:
-        if report is None:
+        if report is None or error.transient:
             raise
         report(Rejected(str(row.objects), MASK, str(error)))
         masks = clip_masks(replace(row, objects=None), cfg)
@@ -193,7 +205,9 @@ def _read_object_masks(
     rng: np.random.Generator, uri: str, length: int, s3_endpoint: str | None
 ) -> np.ndarray:
     """Up to `length` successive masks of a sequence, bool (S, h, w); all but black is hole."""
-    pictures = with_retries(lambda: storage.list_pictures(uri, s3_endpoint))
+    pictures = with_retries(
+        lambda: storage.list_pictures(uri, s3_endpoint), attempts=PATIENT_ATTEMPTS
+    )
     start = int(rng.integers(max(len(pictures) - length, 0) + 1))
     masks = []
     for picture in pictures[start : start + length]:

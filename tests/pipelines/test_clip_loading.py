@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cssta.video import VideoError
-from pipelines import storage
+from pipelines import retries, storage
 from pipelines.clip_loading import (
     LostClipError,
     clip_masks,
@@ -120,6 +120,64 @@ def test_a_stream_draws_free_form_masks_where_object_masks_cannot_be_read(object
     ((_, clip),) = load_clips([absent], CFG, failed.append)
     np.testing.assert_array_equal(clip["masks"], clip_masks(row("/v/a.mp4"), CFG))
     assert [storage.name(bad.uri) for bad in failed] == ["absent"]
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """`away(times, name)`: requests for what is called so fail so often, as a network's do."""
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.0)
+
+    def fail(times: int, name: str) -> list[str]:
+        failed = []
+        for function in ("list_pictures", "read_bytes", "local_copy"):
+            plain = getattr(storage, function)
+
+            def call(uri, *rest, plain=plain, **more):
+                if storage.name(uri) == name and len(failed) < times:
+                    failed.append(uri)
+                    raise storage.StorageError(f"{uri}: no answer", transient=True)
+                return plain(uri, *rest, **more)
+
+            monkeypatch.setattr(storage, function, call)
+        return failed
+
+    return fail
+
+
+@pytest.mark.parametrize("name", ["square", "00003.png", "a.mp4"])
+def test_storage_that_is_away_for_a_moment_changes_nothing(objects, video_folder, away, name):
+    planned = row(video_folder / "a.mp4", objects=str(objects / "square"), mask_seed=3)
+    cfg = CFG.model_copy(update={"references": 3})
+    expected = load_clip(planned, cfg)
+    reported = []
+    failed = away(2, name)
+    ((used, clip),) = load_clips([planned], cfg, reported.append, lambda row: [])
+    assert used == planned and not reported and len(failed) == 2
+    np.testing.assert_array_equal(clip["frames"], expected["frames"])
+    np.testing.assert_array_equal(clip["masks"], expected["masks"])
+
+
+@pytest.mark.parametrize("name", ["square", "00003.png", "a.mp4"])
+def test_storage_that_stays_away_ends_the_task_instead_of_changing_the_clips(
+    objects, video_folder, away, name
+):
+    planned = row(video_folder / "a.mp4", objects=str(objects / "square"), mask_seed=3)
+    other = row(video_folder / "b.mp4")
+    reported = []
+    away(100, name)
+    with pytest.raises(storage.StorageError, match="no answer") as caught:
+        list(load_clips([planned], CFG, reported.append, lambda row: [other]))
+    assert caught.value.transient and not reported
+
+
+def test_a_picture_that_stays_away_is_not_blamed(tmp_path, away):
+    """Its bytes are read after it was found."""
+    cv2.imwrite(str(tmp_path / "1.jpg"), np.zeros((64, 64, 3), np.uint8))
+    away(100, "1.jpg")
+    reported = []
+    with pytest.raises(storage.StorageError, match="no answer"):
+        list(load_clips([row(tmp_path / "1.jpg")], CFG, reported.append, lambda row: []))
+    assert not reported
 
 
 def test_one_open_serves_several_clips(video_folder: Path, monkeypatch):

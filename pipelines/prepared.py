@@ -154,7 +154,15 @@ class PreparedFolder:
                     raise StorageError(f"{uri}: is damaged ({error}); {REMEDY}") from error
 
         uri = storage.join(self._folder, shard)
-        return with_retries(read)
+        try:
+            return with_retries(read)
+        except StorageError as error:
+            # Damage, too, is told as an OSError; one of a disk has a number, one of S3 its name.
+            cause = error.__cause__
+            told = getattr(cause, "errno", None) is not None or "AWS Error" in str(cause)
+            if told or not error.transient:
+                raise
+            raise StorageError(f"{uri}: is damaged ({cause}); {REMEDY}") from error
 
     def _open(self, shard: str) -> parquet.ParquetFile:
         system, path = storage.filesystem(storage.join(self._folder, shard), self._endpoint)

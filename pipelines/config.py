@@ -154,7 +154,9 @@ class TuneConfig(Section):
     trials: PositiveInt = 20
     parallel: PositiveInt = 2
     steps: PositiveInt = 200
-    """Training steps per trial."""
+    """Steps of a trial's training."""
+    seeds: PositiveInt = 1
+    """Trainings per trial, each with draws and clips of its own: the score is their mean."""
     clips: PositiveInt = 8
     """Held-out clips that a trial is scored on."""
     prune: bool = True

@@ -16,13 +16,13 @@ SETTINGS = "settings"
 NAMED = 6  # differences in a message
 
 SECTIONS = ("data.", "losses.", "stages.im2im.", "stages.inpainter.")
-KEYS = ("seed", "tune.steps", "tune.clips")
+KEYS = ("seed", "tune.steps", "tune.seeds", "tune.clips")
 # Where footage is does not matter (its digests do), nor what only longer training makes use of.
 PLACES = ("videos", "layout", "images", "prepared", "masks.objects", "s3_endpoint")
 UNUSED_DATA = ("max_failures", "clips_per_epoch")
 UNUSED_STAGE = (
     *("steps", "decay", "decay_every_epochs", "ema", "max_bad_steps"),
-    *("log_every", "checkpoint_every", "validate_every"),
+    *("log_every", "checkpoint_every", "validate_every", "validation_clips"),
 )
 LEFT_OUT = {
     *(f"data.{key}" for key in (*PLACES, *UNUSED_DATA)),

@@ -154,7 +154,8 @@ def plan_trials(
     # (a bucket of one video has none to hold out: other clips of it have to do)
     held_out = held_out if held_out.videos else training
     objects = object_sequences(cfg.data)
-    clips = cfg.tune.steps * max(cfg.stages.im2im.batch_size, cfg.stages.inpainter.batch_size)
+    batch_size = max(cfg.stages.im2im.batch_size, cfg.stages.inpainter.batch_size)
+    clips = cfg.tune.seeds * cfg.tune.steps * batch_size
     rows = plan_clips(training, cfg.data, cfg.seed, 0, clips=clips, objects=objects)
     upright = cfg.data.model_copy(update={"flip": False})
     scored = plan_clips(held_out, upright, cfg.seed + 1, 0, clips=cfg.tune.clips, objects=objects)
@@ -170,12 +171,33 @@ def trial_score(
 ) -> float:
     """Mean hole PSNR (dB) over the scored clips after `cfg.tune.steps` steps; higher is better.
 
-    `params` replace the configured loss weights of the same name; `report` is told the score every
-    `cfg.tune.score_every` steps before the last. Raises DivergedError, what `decoded_clips` raises,
-    and what `report` raises.
+    And over `cfg.tune.seeds` such trainings. `params` replace the configured loss weights of the
+    same name; `report` is told the score every `cfg.tune.score_every` steps before the last, and
+    after every training but the last. Raises DivergedError, what `decoded_clips` raises, and what
+    `report` raises.
     """
-    torch.manual_seed(cfg.seed)
-    stage = InpainterStage(
+    steps, section = cfg.tune.steps, cfg.stages.inpainter
+    every = cfg.tune.score_every or max(1, steps // 4)
+    scores: list[float] = []
+    for number in range(cfg.tune.seeds):
+        seed, done = cfg.seed + number, number * steps
+        rows = start.training[done * section.batch_size :]
+        clips = partial(decoded_clips, rows, start.videos, cfg.data, failures)
+        stage = _inpainter_stage(start, params, cfg, seed)
+        for step in _train(stage, clips, steps, section, seed):
+            if step % every == 0 and step < steps:
+                report(done + step, float(np.mean([*scores, hole_psnr(stage, start.scored)])))
+        scores.append(hole_psnr(stage, start.scored))
+        if number < cfg.tune.seeds - 1:
+            report(done + steps, float(np.mean(scores)))
+    return float(np.mean(scores))
+
+
+def _inpainter_stage(
+    start: TrialStart, params: dict[str, float], cfg: JobConfig, seed: int
+) -> InpainterStage:
+    torch.manual_seed(seed)
+    return InpainterStage(
         start.config,
         _unpack(start.inpainter, InpaintingNetwork(start.config)),
         _settings(cfg.stages.inpainter),
@@ -183,12 +205,6 @@ def trial_score(
         pick_device(None if cfg.cluster.use_gpu else "cpu"),
         teacher=_unpack(start.im2im, Im2Im(start.config)),
     )
-    every = cfg.tune.score_every or max(1, cfg.tune.steps // 4)
-    clips = partial(decoded_clips, start.training, start.videos, cfg.data, failures)
-    for step in _train(stage, clips, cfg.tune.steps, cfg.stages.inpainter, cfg):
-        if step % every == 0 and step < cfg.tune.steps:
-            report(step, hole_psnr(stage, start.scored))
-    return hole_psnr(stage, start.scored)
 
 
 def hole_psnr(stage: Stage, clips: Sequence[Clip]) -> float:
@@ -213,7 +229,7 @@ def _train_teacher(
         LossWeights(**cfg.losses.model_dump()),
         pick_device(None if cfg.cluster.use_gpu else "cpu"),
     )
-    for _ in _train(stage, clips, cfg.tune.steps, cfg.stages.im2im, cfg):
+    for _ in _train(stage, clips, cfg.tune.steps, cfg.stages.im2im, cfg.seed):
         pass
     return stage.exported
 
@@ -223,12 +239,12 @@ def _train(
     clips: Callable[[], Iterator[Clip]],
     steps: int,
     section: StageConfig,
-    cfg: JobConfig,
+    seed: int,
 ) -> Iterator[int]:
     """Train on the clips, over and over; yields the number of steps done after each."""
     stream = chain.from_iterable(read() for read in repeat(clips))
     while stage.steps < steps:
-        seed_step(cfg.seed, stage.steps)
+        seed_step(seed, stage.steps)
         held = list(islice(stream, section.batch_size))
         stage.step({key: np.stack([clip[key] for clip in held]) for key in held[0]})
         yield stage.steps

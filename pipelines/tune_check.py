@@ -123,8 +123,10 @@ def check_best(
     failures = watch_failures(cfg, searched)
     clips = decode.remote(rows, others.videos, cfg.data, watch_failures(cfg, others))
     jobs = []
-    for seed in range(cfg.seed + 1, cfg.seed + 1 + seeds):
-        own = cfg.model_copy(update={"seed": seed})
+    first = cfg.seed + cfg.tune.seeds  # (those before it are the search's)
+    single = cfg.tune.model_copy(update={"seeds": 1})
+    for seed in range(first, first + seeds):
+        own = cfg.model_copy(update={"seed": seed, "tune": single})
         start = prepare.remote(own, searched, config, weights, failures)
         both = (train.remote(start, clips, p, own, failures) for p in ({}, params))
         jobs.append((seed, *both))

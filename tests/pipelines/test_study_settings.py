@@ -29,6 +29,7 @@ def study(tmp_path) -> optuna.Study:
     "override",
     [
         "tune.steps=3000",
+        "tune.seeds=2",
         "tune.clips=3",
         "seed=9",
         "data.height=64",

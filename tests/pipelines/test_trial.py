@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,23 @@ def test_scores_on_the_way_are_those_of_shorter_trials(video_folder, manifest, t
     assert [step for step, _ in reports] == [1, 2, 3]
     shorter = make_config(video_folder, tmp_path, steps=2)
     assert trial_score(start, {}, shorter) == dict(reports)[2] != last
+
+
+def test_a_trials_score_may_be_of_several_trainings(video_folder, manifest, tmp_path: Path):
+    tune = {"steps": 2, "seeds": 2, "score_every": 1}
+    cfg = make_config(video_folder, tmp_path, tune=tune)
+    start = prepare(cfg, manifest)
+    assert len(start.training) == 4, "clips of its own for each"
+    reports = {}
+    score = trial_score(start, {}, cfg, reports.__setitem__)
+    alone = trial_score(start, {}, make_config(video_folder, tmp_path, steps=2))
+    second = 2 * score - alone
+    assert list(reports) == [1, 2, 3]
+    assert reports[2] == alone != pytest.approx(second)
+    own = make_config(video_folder, tmp_path, steps=2, seed=1)
+    assert trial_score(replace(start, training=start.training[2:]), {}, own) == pytest.approx(
+        second
+    )
 
 
 def test_a_trial_that_is_told_to_ends(video_folder, manifest, tmp_path: Path):

@@ -6,8 +6,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import ray
 
+from cssta.survey import survey
+from cssta.video.container import scan
 from pipelines.actors import LoadEngine, load_inpainter, load_packed, plan_pool
 from pipelines.batch import batch_settings, clean_nodes, pin_model
 from pipelines.batch_estimate import (
@@ -20,13 +23,13 @@ from pipelines.batch_estimate import (
 )
 from pipelines.batch_plan import Plan, plan_batch
 from pipelines.batch_record import VideoTask, task_from_json
-from pipelines.batch_source import BatchSettings, opened
+from pipelines.batch_source import BatchSettings, Opened, opened
 from pipelines.batch_units import most_units
 from pipelines.config import JobConfig
-from pipelines.survey_video import look_through
 from pipelines.watchdog import Watchdog
 
-SAMPLE = 12  # videos that are looked through; the others are reckoned by their bytes
+SAMPLE = 12  # videos that are looked into; the others are reckoned by their bytes
+LOOKED, SPANS = 240, 4  # frames of each that are decoded, at most, and in how many places
 Look = tuple[int, int, int, float, int]  # frames, height, width, hole ratio, frames with a hole
 
 
@@ -52,7 +55,7 @@ class DryRun:
         )
         if self.estimate is not None:
             if self.looked_at < len(todo):
-                lines.append(f"{self.looked_at} were looked through, the others go by their bytes")
+                lines.append(f"{self.looked_at} were looked into, the others go by their bytes")
             lines.append(self.estimate.text())
         return "\n".join(lines)
 
@@ -64,7 +67,7 @@ def dry_run(
     load_engine: LoadEngine = load_inpainter,
     seconds: float = 10.0,
 ) -> DryRun:
-    """Plan a batch, look through a few of its videos, try the model for so many seconds.
+    """Plan a batch, look into a few of its videos, try the model for so many seconds.
 
     Nothing is written, but to the nodes' scratch folders while it lasts. Needs a connected Ray.
     Raises as `complete_bucket` does, but LeaseError.
@@ -123,13 +126,38 @@ def spread(tasks: list[VideoTask], count: int) -> list[VideoTask]:
 
 
 def look_task(task: str, settings: BatchSettings) -> Look:
-    """Look through one video. Raises VideoError or StorageError."""
+    """Look into one video, however long, for a moment: what is seen stands for the rest.
+
+    Raises VideoError or StorageError.
+    """
     with (
         Watchdog(settings.stall_seconds) as watchdog,
         opened(task_from_json(task), settings) as video,
     ):
-        found = look_through(video, watchdog.feed)
-    return found.frames, found.height, found.width, found.hole_ratio, found.hole_frames
+        info, holes = video.source.info, []
+        for span in spans(video):
+            found = survey(video.source, video.masks, cuts=False, span=span, progress=watchdog.feed)
+            holes.append(found.holes[slice(*span)])
+    seen = np.concatenate(holes)
+    with_hole = round(np.count_nonzero(seen) / len(seen) * info.frames)
+    share = float(seen.mean() / (info.height * info.width))
+    return info.frames, info.height, info.width, share, with_hole
+
+
+def spans(video: Opened) -> list[tuple[int, int]]:
+    """Frames to look at, at most LOOKED, in places from which decoding can start."""
+    info = video.source.info
+    if info.frames <= LOOKED:
+        return [(0, info.frames)]
+    wanted = [number * info.frames // SPANS for number in range(SPANS)]
+    if not info.is_folder:
+        found = scan(info.path)
+        keys = found.keys if found.seekable else ()
+        wanted = [max((key for key in keys if key <= start), default=0) for start in wanted]
+    starts = sorted(set(wanted))
+    length = LOOKED // len(starts)
+    ends = [*starts[1:], info.frames]
+    return [(start, min(start + length, end)) for start, end in zip(starts, ends, strict=True)]
 
 
 def reckon(tasks: list[VideoTask], looks: dict[str, Look]) -> list[Surveyed]:

@@ -4,7 +4,7 @@
     python jobs/train_all.py --config jobs/configs/paper.yaml --set data.prepared=s3://bucket/prepared
 
 Frames are scaled to just cover data.height x data.width and kept as JPEG in Parquet shards. The
-same command goes on where an interrupted one stopped.
+same command goes on where an interrupted one stopped, and prepares anew what was replaced since.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ class DataConfig(Section):
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of whole videos held out: at least one if there are two or more, none if 0."""
     max_failures: NonNegativeInt | Share | None = 0.5
-    """Files that may be bad before the job stops: a number, a share of the files, or no limit."""
+    """Files that may be bad before the job stops: a number, a share of the files, or no limit.
+    Videos, pictures and mask sequences are counted apart."""
     masks: MasksConfig = MasksConfig()
     s3_endpoint: str | None = None
     """Address of an S3 server other than AWS, such as http://localhost:9000."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
 from cssta.video import VideoError, probe, read_frames
 from pipelines import storage
+from pipelines.retries import with_retries
 from pipelines.storage import EmptyBucketError, StorageError, VideoFile
+from pipelines.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +74,11 @@ def build_manifest(
 ) -> Manifest:
     """Probe videos on the cluster: header, first and last frame.
 
-    Raises EmptyBucketError, naming the files, if none can be used.
+    Raises EmptyBucketError, naming the files, if none can be used, and StorageError where storage
+    is away: without the videos there, training would be another.
     """
     import ray
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
     names = [uri.uri if isinstance(uri, VideoFile) else uri for uri in uris]
     task = ray.remote(_probe_group)
@@ -96,6 +97,8 @@ def build_manifest(
                 results.extend(ray.get(result))
             except (WorkerCrashedError, OutOfMemoryError, NodeDiedError):
                 lost.extend(group)
+            except RayTaskError as error:
+                raise error.cause if isinstance(error.cause, StorageError) else error from error
         return lost
 
     # One file's crash takes its group along; alone, and twice, it can only blame itself.
@@ -106,15 +109,23 @@ def build_manifest(
 
 
 def probe_video(uri: str, s3_endpoint: str | None = None) -> VideoRow | Rejected:
-    """Open one video and decode its first and last frame, in this process and without a timer."""
+    """Open one video and decode its first and last frame, in this process and without a timer.
+
+    Raises StorageError where it cannot be said, as storage is away.
+    """
     try:
-        with storage.local_copy(uri, s3_endpoint=s3_endpoint) as path:
+        with ExitStack() as stack:
+            path = with_retries(
+                lambda: stack.enter_context(storage.local_copy(uri, s3_endpoint=s3_endpoint))
+            )
             info = probe(path)
             read_frames(path, sorted({0, info.frames - 1}))
     except VideoError as error:
         # (the path is that of a temporary copy where the URI is remote)
         return Rejected(uri, error.reason, str(error).replace(str(error.path), uri))
     except StorageError as error:
+        if error.transient:
+            raise
         return Rejected(uri, "storage", str(error))
     except Exception as error:  # whatever else a decoder raises: the file's fault, not the job's
         return Rejected(uri, "unreadable", f"{uri}: {type(error).__name__}: {error}")
@@ -152,14 +163,9 @@ def _probe_group(
 
 @contextmanager
 def _end_process_after(seconds: float) -> Iterator[None]:
-    """End this process if the body takes longer: native code can be stopped in no other way."""
-    timer = threading.Timer(seconds, os._exit, args=(1,))
-    timer.daemon = True
-    timer.start()
-    try:
+    """End this process if the body takes longer; transfers, which have limits, do not count."""
+    with Watchdog(seconds):
         yield
-    finally:
-        timer.cancel()
 
 
 def _manifest(results: list[VideoRow | Rejected]) -> Manifest:

@@ -13,9 +13,9 @@ import pytest
 
 from cssta.video import write_video
 from pipelines import manifest as manifest_module
-from pipelines import storage
+from pipelines import retries, storage
 from pipelines.manifest import Manifest, Rejected, VideoRow, build_manifest, probe_video, split
-from pipelines.storage import EmptyBucketError, list_videos
+from pipelines.storage import EmptyBucketError, StorageError, list_videos
 
 
 def rows(count: int, folder: str = "/v") -> Manifest:
@@ -62,6 +62,26 @@ def test_rejections_name_the_uri_not_the_temporary_copy(damaged_folder, s3_bucke
     assert rejected.message.startswith("s3://bucket/text.mp4") and "/tmp" not in rejected.message
 
 
+@pytest.mark.parametrize("times", [2, 100])
+def test_storage_that_is_away_says_nothing_against_a_video(video_folder, monkeypatch, times):
+    """Without it the manifest, and so all that is trained, would be another."""
+    uri, plain, failed = str(video_folder / "a.mp4"), storage.local_copy, []
+
+    def local_copy(uri, **more):
+        if len(failed) < times:
+            failed.append(uri)
+            raise StorageError(f"{uri}: no answer", transient=True)
+        return plain(uri, **more)
+
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(storage, "local_copy", local_copy)
+    if times == 2:
+        assert probe_video(uri) == VideoRow(uri, 12, 48, 64, Fraction(24))
+    else:
+        with pytest.raises(StorageError, match="no answer"):
+            probe_video(uri)
+
+
 @pytest.mark.parametrize(("count", "fraction", "held"), [(1, 0.5, 0), (2, 0.01, 1), (2, 0.99, 1)])
 def test_few_videos_keep_at_least_one_on_each_side(count: int, fraction: float, held: int):
     train, validation = split(rows(count), fraction, seed=0)
@@ -104,6 +124,19 @@ def test_none_left_is_an_error(ray_cluster, tmp_path: Path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(EmptyBucketError, match=r"none of 1 videos.*text\.mp4"):
         build_manifest(list_videos(str(tmp_path)))
+
+
+@pytest.mark.cluster
+def test_storage_that_is_away_is_told_as_such(ray_cluster, monkeypatch):
+    def group(uris, s3_endpoint, seconds):
+        from pipelines.storage import StorageError
+
+        raise StorageError(f"{uris[0]}: no answer", transient=True)
+
+    monkeypatch.setattr(manifest_module, "_probe_group", group)
+    with pytest.raises(StorageError, match=r"^/v/a\.mp4: no answer$") as caught:
+        build_manifest(["/v/a.mp4"])
+    assert type(caught.value) is StorageError
 
 
 @pytest.mark.cluster

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipelines.actors import (
     MAX_BLOCKS,
     LoadEngine,
+    ask,
     load_inpainter,
     map_actors,
     model_digest,
@@ -213,7 +214,7 @@ def _complete(
         return ray.get(assemble.options(**on_a_worker()).remote(task, settings))
 
     def give_up(name: str) -> None:
-        keeper.give_up.remote(name)
+        ask(keeper.give_up.remote(name), None)
 
     assemblers = cfg.inference.assemblers or max(2, pool.size // 2)
     with Collector(plan.tasks, publish, *ends, give_up, assemblers, progress) as collector:

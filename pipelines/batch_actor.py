@@ -38,14 +38,16 @@ class Completer(ModelActor):
     def _result(self, part: Part) -> PartResult:
         task = part.task
         found = PartResult(task.name, part.number, part.count, video_frames=part.frames)
-        given_up = ask(self.keeper.given_up.remote(task.name), None)
-        if given_up is not None:
-            return PartResult(task.name, reason=given_up[0], message=given_up[1])
         starts = ask(self.keeper.start.remote(part.key), 0)
         if starts > MAX_STARTS:
             return PartResult(task.name, reason="crashed", message=CRASHED)
         try:
             staged = Staging(task, self.settings.s3_endpoint).mark(part.number)
+            # (In this order: what is staged goes after it was said that no more is to be done.)
+            given_up = ask(self.keeper.given_up.remote(task.name), None)
+            if staged is None and given_up is not None:
+                self.keeper.end.remote(part.key)
+                return PartResult(task.name, reason=given_up[0], message=given_up[1])
             if staged is None:
                 with Watchdog(self.settings.stall_seconds) as watchdog:
                     video = self._open(task)

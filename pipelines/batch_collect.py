@@ -29,7 +29,8 @@ class Collector:
             the batch, at the latest on leaving.
         record: stores what is to be stored of an outcome; called in threads.
         settle: takes each outcome once, from one thread at a time.
-        give_up: told of a video that failed, so that its other parts are not done in vain.
+        give_up: told of a video that failed, so that its other parts are not done in vain, or that
+            is all staged, so that none is done again (as Ray does where a node is lost).
         assemblers: videos that are assembled at the same time.
     """
 
@@ -68,6 +69,7 @@ class Collector:
         self._done[name].add(result.number)
         if len(self._done[name]) == result.count:
             self._open.discard(name)
+            self._give_up(name)
             self._start(self._finish, task)
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:

@@ -203,6 +203,8 @@ class Trial:
                 told.append("its driver with it")
                 driver = self._start(output)
                 code = kept.watch(driver, deadline)
+        except AssertionError as error:
+            raise SystemExit(f"{told}: {error}: {log_of(output)[-3000:]}") from error
         finally:
             if driver.poll() is None:
                 driver.kill()

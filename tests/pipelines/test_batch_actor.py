@@ -96,6 +96,26 @@ def test_who_only_suffered_from_anothers_fault_is_completed_then(actor):
     assert keeper.start(part.key) == 1
 
 
+def test_a_part_of_a_published_video_is_not_made_again(actor):
+    """Ray repeats what it had a result of already, where a node is lost before the call ended."""
+    keeper = Keeper()
+    keeper.give_up("a.mp4")
+    completer, part = actor(None, keeper)
+    assert completer._result(part) == PartResult("a.mp4", reason="given-up")
+    assert not list(Path(part.task.staging).glob("segment-*"))
+    assert keeper.start(part.key) == 1
+
+
+def test_what_is_staged_is_told_even_if_no_more_is_to_be_done(actor):
+    keeper = Keeper()
+    for _ in range(2):
+        completer, part = actor(None, keeper)
+        told = completer._result(part)
+        assert (told.reason, told.frames) == ("", 4)
+        keeper.give_up("a.mp4")
+    assert told.resumed
+
+
 @pytest.mark.parametrize(
     ("error", "reason"), [(MemoryError(), "out-of-memory"), (ValueError("x"), "unexpected")]
 )

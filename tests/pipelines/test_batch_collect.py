@@ -71,7 +71,7 @@ def test_a_failed_part_is_the_videos_end_and_not_the_others():
         for result in parts("a", 3) + parts("b", 2):
             collector.add(result)
     assert batch.statuses() == {"a": ("failed", "corrupt"), "b": ("done", "")}
-    assert batch.given_up == ["a"]
+    assert batch.given_up == ["a", "b"]
 
 
 def test_what_is_lost_is_said():

@@ -11,6 +11,7 @@ from pipelines.batch_names import QUARANTINE, WORK
 from pipelines.batch_record import VideoOutcome, VideoTask
 from pipelines.retries import patiently, with_retries
 from pipelines.storage import StorageError, join
+from pipelines.storage_listing import path_of
 
 
 class Quarantine:
@@ -28,7 +29,7 @@ class Quarantine:
         with storage.named(uri, "check the address and the credentials"):
             infos = system.get_file_info(selector)
         prefix = root.rstrip("/") + "/"
-        paths = (info.path.removeprefix(prefix) for info in infos if info.is_file)
+        paths = (path_of(info).removeprefix(prefix) for info in infos if info.is_file)
         return {path.removesuffix(".json") for path in paths}
 
     def uri(self, task: VideoTask) -> str:

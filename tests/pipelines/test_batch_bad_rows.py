@@ -113,5 +113,7 @@ def test_a_name_that_is_not_utf8_is_quarantined(tmp_path: Path):
     assert len(list((tmp_path / "out/_quarantine").rglob("*.json"))) == 4
     # (As when an earlier run left one among its outputs.)
     touch(tmp_path / "out/a.mp4")
-    os.close(os.open(os.fsencode(tmp_path) + b"/out/\xe9.mp4", os.O_CREAT))
+    for name in (b"/out/\xe9.mp4", b"/out/_quarantine/\xe9.json"):
+        os.close(os.open(os.fsencode(tmp_path) + name, os.O_CREAT))
+    assert Quarantine(str(tmp_path / "out"))
     assert len(plan_batch(make_config(tmp_path), MODEL).tasks) == 2

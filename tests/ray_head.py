@@ -52,6 +52,9 @@ def ray_head(search_path: Path) -> Iterator[Head]:
     environment = {key: value for key, value in os.environ.items() if key not in away}
     # (A submitted job's `python` is to be this one.)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # Ray Train asks the dashboard whether its controller lives. What it takes for this node's
+    # dashboard otherwise may be that of a cluster long dead: 12 s at the end of every stage.
+    environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{ports['dashboard-port']}"
     log = folder / "head.log"
     with open(log, "wb") as output:
         head = subprocess.Popen(

@@ -106,8 +106,8 @@ class WholeJob:
 def whole_job(ray_node, footage: Path | None, tmp_path_factory: pytest.TempPathFactory) -> WholeJob:
     """All of the job, once, for all tests that look at it: submitted as the README says.
 
-    Two workers per stage; real footage where it is there, else sample clips; a file that is no
-    video among those to train on and among those to complete, a truncated one in training.
+    Real footage where it is there, else sample clips; a file that is no video among those to train
+    on and among those to complete, a truncated one in training.
     """
     folder = tmp_path_factory.mktemp("whole-job")
     cfg = _whole_job_config(folder)
@@ -134,7 +134,8 @@ def whole_job(ray_node, footage: Path | None, tmp_path_factory: pytest.TempPathF
 
 
 def _whole_job_config(folder: Path) -> dict:
-    shared = {"learning_rate": 1e-3, "log_every": LOG_EVERY, "validate_every": 1000}
+    shared = {"batch_size": 2, "learning_rate": 1e-3, "log_every": LOG_EVERY}
+    shared["validate_every"] = 1000
     return {
         "name": "whole",
         "data": {
@@ -148,7 +149,7 @@ def _whole_job_config(folder: Path) -> dict:
         },
         "model": {"size": "tiny"},
         "stages": {name: {"steps": steps, **shared} for name, steps in STEPS.items()},
-        "cluster": {"storage": str(folder / "runs"), "workers": 2, "use_gpu": False},
+        "cluster": {"storage": str(folder / "runs"), "use_gpu": False},
         "evaluate": {"videos": str(folder / "evaluate"), "clips": 2, "max_frames": 5},
         "inference": {
             "videos": str(folder / "complete"),

@@ -43,8 +43,8 @@ demo: $(VENV)/.installed
 	@$(BIN)/python infra/demo.py --output '$(OUTPUT)' $(if $(DATA),--data '$(DATA)')
 
 # What runs on a cluster mostly waits, so two processes share the tests; the second reports at the end.
-LAST   := tests/pipelines/test_train_kills.py
-FIRST  := tests/pipelines --ignore $(LAST)
+LAST   := tests/pipelines/test_train_kills.py tests/pipelines/test_batch_kills.py
+FIRST  := tests/pipelines $(addprefix --ignore=,$(LAST))
 SECOND  = $(filter-out $(FIRST) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/ tests/test_*.py))) $(LAST)
 
 test: $(VENV)/.installed

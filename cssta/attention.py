@@ -13,6 +13,7 @@ from cssta.diagonal_sum import Geometry
 from cssta.fused_attention import attend
 from cssta.patch_attention import PatchAttention, Setting
 from cssta.reference_tiles import ReferenceTiles, norm_inverse
+from cssta.uncompiled import uncompiled
 from cssta.unfold_attention import unfold_attention
 
 # Bytes that one block's score matrices may take, forward; the backward pass takes about as much.
@@ -102,7 +103,7 @@ def attend_clip(
     return inter + hole_region_attention(targets, hole, scale=scale), entropy
 
 
-@torch.compiler.disable  # sizes of all it makes depend on the masks' values
+@uncompiled  # sizes of all it makes depend on the masks' values
 def inter_frame_attention(
     targets,
     references,
@@ -155,7 +156,7 @@ def inter_frame_attention(
     return inside.to(targets.dtype), entropies.nanmean()
 
 
-@torch.compiler.disable  # likewise
+@uncompiled  # likewise
 def hole_region_attention(targets: Tensor, hole: Tensor, *, scale: float | Tensor) -> Tensor:
     """Eq. 2: every 1x1 block of a target's hole over all blocks of the same hole.
 

@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cssta.fused_attention import attend
+from cssta.uncompiled import uncompiled
 
 KEYS_ROUND = 512  # keys of a part, in multiples of this
 ENTROPY_ROWS = 256  # queries whose scores are held at once to measure their entropy
 
 
-@torch.compiler.disable
+@uncompiled
 def unfold_attention(
     targets: Tensor,
     references: Tensor,

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
                 with cores(workers):
                     bare = rates[f"bare_{workers}"] = bare_loop(folder, model, workers)
                     told = job(folder, model, workers, options.quality, number)
-                rates[f"job_{workers}"] = told["fps"]
+                rates |= {f"job_{workers}": told["fps"], f"seconds_{workers}": told["seconds"]}
                 show(f"round {number}: bare, {workers} core(s)", f"{bare:.3f} frames/s")
                 text = f"{told['fps']:.3f} frames/s at work, {told['seconds']:.0f} s in all"
                 show(f"round {number}: job, {workers} core(s)", text)
@@ -68,9 +68,11 @@ def main(argv: list[str] | None = None) -> int:
             found[f"over_bare_{workers}"] = over
             show(f"job over bare loop, {workers} core(s)", f"{over:.2f}")
         if options.workers > 1:
-            more = [rates[f"job_{options.workers}"] / rates["job_1"] for rates in rounds]
-            found["more_workers"] = median(more)
-            show(f"{options.workers} workers over 1", f"{found['more_workers']:.2f}")
+            last = options.workers
+            more = median(rates[f"job_{last}"] / rates["job_1"] for rates in rounds)
+            whole = median(rates["seconds_1"] / rates[f"seconds_{last}"] for rates in rounds)
+            found |= {"more_workers": more, "more_workers_whole": whole}
+            show(f"{last} workers over 1", f"{more:.2f} at work, {whole:.2f} with all starting up")
         for length in (int(text) for text in options.lengths.split(",") if text):
             one = folder / f"length-{length}"
             bucket(one / "in", [length], size)

@@ -108,7 +108,7 @@ def test_a_file_that_crashes_or_hangs_its_decoder_costs_only_its_clips(
                 time.sleep(600)
             return plain(path, indices)
 
-        clip_frames.read_frames, module.SECONDS_PER_VISIT = read, 3
+        clip_frames.read_frames, module.SECONDS_PER_VISIT = read, 6
         try:
             yield from honest(batch, **options)
         finally:

@@ -7,7 +7,7 @@ that a machine with memory to spare always arrives at the same.
 
 from __future__ import annotations
 
-import logging
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,16 +15,17 @@ import torch
 
 from cssta.attention import SCORE_BUDGET
 from cssta.config import ModelConfig
+from cssta.dense_attention import score_bytes
 from cssta.references import ReferencePlan
-
-log = logging.getLogger(__name__)
 
 LEAST_SCORES = 2**20  # bytes; below this the attention makes no progress worth the name
 # Bytes per image pixel and channel of `width` that a frame takes while it is encoded or completed,
 # measured, in float32.
 WORKING_BYTES = 24
 FEW_PIXELS = 2**16  # frames smaller than this together do not keep a CPU busy
-MANY_PIXELS = 2**20  # the same for a GPU
+MANY_PIXELS = 2**22  # the same for a GPU
+# What cuBLAS and cuDNN say, as plain RuntimeErrors, and the CPU's allocator.
+OUT_OF_MEMORY = re.compile("out of memory|ALLOC(ATION)?_FAILED|DefaultCPUAllocator", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,18 @@ class Limits:
     ahead: int
     score_bytes: int
 
-    def smaller(self) -> Limits | None:
-        """The next thing to give up when memory ran out; None: there is nothing left."""
+    def smaller(self, far: int) -> Limits | None:
+        """The next thing to give up when memory ran out; None: there is nothing left.
+
+        `far` references are in use: allowing fewer than memory would hold, but no fewer than
+        these, would change nothing.
+        """
         if self.batch > 1:
             return replace(self, batch=self.batch // 2)
         if self.score_bytes > LEAST_SCORES:
             return replace(self, score_bytes=max(LEAST_SCORES, self.score_bytes // 4))
-        if self.far > 1:
-            return replace(self, far=self.far // 2)
-        return None
+        far = min(far, self.far)
+        return replace(self, far=far // 2) if far > 1 else None
 
 
 def plan(
@@ -77,15 +81,22 @@ def plan(
     remembered = pixels * (4 * 4 + 2 * config.width * (4 + 2) // 16)
     enough = MANY_PIXELS if device.type == "cuda" else FEW_PIXELS
     batch = max(1, min(16, enough // max(1, pixels), free // 2 // (working + remembered)))
-    batch = 1 << (batch.bit_length() - 1)
+    batch = _power_of_two(batch)
     raw = pixels * 7  # of 16 bits, and the mask
     ahead = references.ahead
     while ahead > 1 and ahead * (raw + remembered) > free // 4:
         ahead //= 2
     far = max(1, free // 4 // (raw + remembered))
-    score_bytes = SCORE_BUDGET if device.type == "cpu" else 4 * SCORE_BUDGET
-    score_bytes = max(LEAST_SCORES, min(score_bytes, free // 4))
-    return Limits(batch, far, ahead, score_bytes)
+    # On a GPU scores that fit are formed once, not twice; a CPU would only lose its caches.
+    count = max(1, references.far + 2 * len(references.near))
+    enough = SCORE_BUDGET if device.type == "cpu" else score_bytes(height, width, count)
+    scores = _power_of_two(max(LEAST_SCORES, min(_power_of_two(2 * enough - 1), free // 4)))
+    return Limits(batch, far, ahead, scores)
+
+
+def _power_of_two(value: int) -> int:
+    """The largest that is no larger; `value` >= 1."""
+    return 1 << (value.bit_length() - 1)
 
 
 def free_memory(device: torch.device) -> int:
@@ -101,10 +112,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or in RAM."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # PyTorch's CPU allocator has no type of its own for it.
-    return isinstance(error, RuntimeError) and (
-        "DefaultCPUAllocator" in str(error) or "out of memory" in str(error).lower()
-    )
+    return isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
 
 
 def _available_ram(path: Path = Path("/proc/meminfo")) -> int | None:

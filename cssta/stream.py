@@ -147,7 +147,8 @@ class Stream:
             try:
                 self._attempt(part)
             except (RuntimeError, MemoryError) as error:
-                smaller = self.limits.smaller()
+                in_use = self._one_pass().far if self.one_pass else len(self.far)
+                smaller = self.limits.smaller(in_use)
                 if smaller is None or not is_out_of_memory(error):
                     raise
                 log.warning("out of memory: %s becomes %s", self.limits, smaller)

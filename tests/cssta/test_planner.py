@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cssta.config import ModelConfig
+from cssta.dense_attention import score_bytes
 from cssta.planner import Limits, _cgroup_free, free_memory, is_out_of_memory, plan
 from cssta.references import ReferencePlan
 
@@ -46,16 +47,39 @@ def test_sizes_that_people_have():
 
 def test_shrinking_ends_and_gives_up_least_first():
     seen = [Limits(batch=5, far=6, ahead=16, score_bytes=2**26)]
-    while (smaller := seen[-1].smaller()) is not None:
+    while (smaller := seen[-1].smaller(far=6)) is not None:
         seen.append(smaller)
     assert [s.batch for s in seen[:3]] == [5, 2, 1]
     assert all(s.score_bytes == 2**26 for s in seen[:3]) and seen[2].far == 6
     assert seen[-1] == Limits(1, 1, 16, 2**20) and len(seen) < 12
 
 
+def test_of_many_references_that_would_fit_those_in_use_are_given_up_first():
+    planned = limits(240, 432, 100 * GIB)
+    assert planned.far > 1000
+    last = Limits(batch=1, far=planned.far, ahead=16, score_bytes=2**20)
+    assert last.smaller(far=4).far == 2
+    assert last.smaller(far=1) is None and last.smaller(far=0) is None
+    assert Limits(1, 2, 16, 2**20).smaller(far=4).far == 1, "some were left out before"
+
+
+def test_a_gpu_with_memory_to_spare_forms_scores_once():
+    small, large = limits(240, 432, 100 * GIB), limits(720, 1280, 100 * GIB)
+    # (a frame's scores, and as much again to work on)
+    assert small.score_bytes >= score_bytes(240, 432, references=6)
+    assert limits(240, 432, 10_000 * GIB).score_bytes == small.score_bytes
+    assert large.score_bytes == 16 * GIB and large.batch > 1
+    assert limits(720, 1280, 100 * GIB, CPU).score_bytes == 2**27, "or it leaves the caches"
+    assert limits(16, 16, 100 * GIB).score_bytes == 2**20, "nothing to give up in vain"
+
+
 @pytest.mark.parametrize(
     "error, expected",
     [
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False),
         (torch.OutOfMemoryError("CUDA out of memory."), True),
         (MemoryError(), True),
         (RuntimeError("shapes do not fit"), False),

@@ -218,6 +218,23 @@ def test_what_does_not_help_is_not_tried_for_ever(error, caplog):
     assert len(calls) == (1 if "bug" in str(error) else len(warnings(caplog)) + 1)
 
 
+@pytest.mark.parametrize("given_references", [False, True])
+def test_every_attempt_is_smaller_than_the_one_before(given_references, caplog):
+    frames, masks = clip(12, height=16, width=16)
+    made = inpainter(batch=1)
+    options = {"references": given(frames, masks, made.plan.spread(12))} if given_references else {}
+
+    def many_references(_, inputs):
+        if len(inputs[1]) > 3:
+            raise out_of_memory("cuda")
+
+    made.network.refinement.attention.register_forward_pre_hook(many_references)
+    result = run(made, frames, masks, **options)
+    assert np.array_equal(result[~masks], frames[~masks])
+    # Scores by quarters from 128 MiB to 1, then references from 4 to 2 to 1.
+    assert 4 < len(warnings(caplog)) <= 4 + 2
+
+
 def test_too_many_references_for_the_memory_are_thinned_evenly(monkeypatch):
     seen = []
 

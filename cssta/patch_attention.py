@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cssta.diagonal_sum import DiagonalSum, Geometry
 from cssta.query_plan import Plan
@@ -103,6 +104,7 @@ class PatchAttention(torch.autograd.Function):
         return torch.cat(outputs), entropies
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_output, _grad_entropies):
         pixels, query_scale, references = ctx.saved_tensors
         setting, tiles = ctx.setting, ctx.setting.tiles
@@ -160,27 +162,30 @@ class _Block:
         return (a.to(half) @ b.to(half)).to(a.dtype)
 
     def scores(self, group: Group, tile: slice, around: slice) -> Tensor:
-        """Temperature times cosine, less the offset; minus infinity at hidden keys: (Q + 1, L')."""
+        """Temperature times cosine, less the offset: (Q + 1, L').
+
+        Minus infinity at hidden keys and at those that a query may not look at.
+        """
         products = self.matmul(self.rows, group.columns[around].T)
         scores = _inwards(self.sum, products, tile, around).mul_(self.row_scale[:, None])
         bias = group.bias[tile] - self.offset
-        return torch.addcmul(bias, scores, group.key_scale[tile], out=scores)
+        torch.addcmul(bias, scores, group.key_scale[tile], out=scores)
+        cells = self.plan.geometry.cells
+        for number in range(group.references.start, group.references.stop):
+            first = (number - group.references.start) * cells - tile.start
+            for rows in self.plan.forbidden.get(number, ()):
+                scores[rows, max(0, first) : max(0, first + cells)] = float("-inf")
+        return scores
 
     def exponentials(self, group: Group, tile: slice, around: slice) -> Tensor:
         """exp(score - offset), zero for a key that a query may not see: (Q + 1, L')."""
         scores = self.scores(group, tile, around)
         if self.highest is not None:
             scores.sub_(self.highest[:, None])
-        result = scores.exp_()
-        cells = self.plan.geometry.cells
-        for number in range(group.references.start, group.references.stop):
-            first = (number - group.references.start) * cells - tile.start
-            for rows in self.plan.forbidden.get(number, ()):
-                result[rows, max(0, first) : max(0, first + cells)] = 0
-        return result
+        return scores.exp_()
 
     def find_highest(self) -> None:
-        """Each query's highest score, 0 where it sees no key."""
+        """Each query's highest score, 0 where it sees no key (all of its scores are infinite)."""
         highest = self.rows.new_full((len(self.row_scale),), float("-inf"))
         for group, tile, around in self.all_tiles():
             highest = torch.maximum(highest, self.scores(group, tile, around).amax(dim=1))

@@ -13,19 +13,35 @@ def oracle_attention(
     target_mask: Tensor,
     reference_masks: Tensor,
     patch_size: int = 3,
-    scale: float = 10.0,
+    scale: float | Tensor = 10.0,
+    allowed: Tensor | None = None,
 ) -> Tensor:
-    """Arguments and result as `cssta.attention.cssta_attention`."""
-    batch = target.shape[0]
-    return torch.stack(
-        [
-            _one(target[b], references[b], target_mask[b], reference_masks[b], patch_size, scale)
-            for b in range(batch)
-        ]
-    )
+    """Arguments and result as `cssta.attention.cssta_attention`.
+
+    `allowed`: bool (B, R), which references each target may use; None: all.
+    """
+    if allowed is None:
+        allowed = torch.ones(references.shape[:2], dtype=torch.bool)
+    each = zip(target, references, target_mask, reference_masks, allowed, strict=True)
+    return torch.stack([_one(*one, patch_size, scale) for one in each])
 
 
-def _one(target, references, target_mask, reference_masks, patch_size, scale):
+def oracle_clip(
+    targets: Tensor,
+    references: Tensor,
+    target_masks: Tensor,
+    reference_masks: Tensor,
+    *,
+    allowed: Tensor | None = None,
+    patch_size: int = 3,
+    scale: float | Tensor = 10.0,
+) -> Tensor:
+    """Arguments and `S_att` as `cssta.attention.attend_clip`."""
+    shared = [x.expand(len(targets), *x.shape) for x in (references, reference_masks)]
+    return oracle_attention(targets, shared[0], target_masks, shared[1], patch_size, scale, allowed)
+
+
+def _one(target, references, target_mask, reference_masks, allowed, patch_size, scale):
     channels, height, width = target.shape
     pad = patch_size // 2
 
@@ -37,6 +53,7 @@ def _one(target, references, target_mask, reference_masks, patch_size, scale):
     if len(references):
         values = unfold(references).flatten(0, 1)
         hidden = unfold((reference_masks > 0.5).to(target.dtype)).flatten(0, 1).sum(dim=1) > 0
+        hidden |= ~allowed.repeat_interleave(height * width)
         cosine = _unit(queries) @ _unit(values).T
         logits = (scale * cosine).masked_fill(hidden, float("-inf"))
         weights = torch.zeros_like(logits) if hidden.all() else logits.softmax(dim=1)

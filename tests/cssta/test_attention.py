@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cssta.attention import CSSTALayer, attend_clip, cssta_attention, hole_region_attention
 from cssta.config import ATTENTIONS
-from tests.cssta.oracle import oracle_attention
+from tests.cssta.oracle import oracle_attention, oracle_clip
 
 HUGE = 2**40
 
@@ -174,6 +174,35 @@ def test_a_reference_that_is_not_allowed_might_as_well_be_missing(budget):
     (gradient,) = torch.autograd.grad(result[[0, 2]].sum(), leaf)
     assert gradient[[0, 2]].any()
     assert not gradient[[1, 3]].any()
+
+
+@pytest.mark.parametrize("unfold", [False, True])
+@pytest.mark.parametrize("scale", [40.0, 200.0, 1000.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_forbidden_reference_hides_no_other_however_well_it_matches(dtype, scale, unfold):
+    targets, references, hole, hidden = (t.to(dtype) for t in clip(2, 3, height=6, width=7))
+    references[0] = targets[0]
+    hidden[0] = 0
+    layer = CSSTALayer(scale).to(dtype)
+    layer.unfold = unfold
+    temperature = layer.log_scale.detach().double().exp()
+    allowed = torch.tensor([[0, 1, 1], [0, 0, 0]]).bool()
+    weight = torch.randn(targets.shape, dtype=torch.float64, generator=torch.manual_seed(0))
+    results = []
+    for exact in (False, True):
+        kind = torch.float64 if exact else dtype
+        leaves = [t.to(kind).requires_grad_() for t in (targets.clone(), references.clone())]
+        masks = hole.to(kind), hidden.to(kind)
+        if exact:
+            output = oracle_clip(*leaves, *masks, scale=temperature, allowed=allowed)
+        else:
+            output, _ = layer(*leaves, *masks, allowed)
+        gradients = torch.autograd.grad((weight * output).sum(), leaves)
+        results.append([output.detach(), *gradients])
+    # A logit of a thousand is known to about 1e-4 in single precision.
+    tolerance = 1e-6 * scale if dtype == torch.float32 else 1e-10
+    for ours, expected in zip(*results, strict=True):
+        assert relative_error(ours, expected) < tolerance
 
 
 def test_references_wholly_hidden_give_the_hole_region_alone():

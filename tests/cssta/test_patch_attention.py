@@ -53,3 +53,12 @@ def test_exponentials_neither_vanish_nor_overflow(scale):
     assert torch.allclose(results[0].double(), results[1], rtol=1e-4 + 1e-7 * scale, atol=1e-4)
     lonely, _ = attend_clip(targets, references[1:], hole, nothing[1:], scale=scale)
     assert torch.isfinite(lonely).all()
+
+
+def test_a_second_derivative_is_refused_in_words():
+    features = torch.randn(1, 2, 4, 4, requires_grad=True)
+    hole, nothing = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    result, _ = attend_clip(features, features.detach(), hole, nothing, scale=9.0)
+    (gradient,) = torch.autograd.grad(result.square().sum(), features, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

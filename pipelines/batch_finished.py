@@ -133,6 +133,8 @@ def put_in_place(
     outcome = found.outcome
     if found.uri != outcome.output:
         uri = outcome.output
+        if uri == task.output:
+            retire_foreign(task, found.record["sha256"], endpoint)
         # (An older record must not vouch for the new file.)
         patiently(lambda: storage.delete(record_of(uri), endpoint))
         patiently(lambda: storage.copy(found.uri, uri, endpoint, task.staging))
@@ -205,21 +207,22 @@ def _keep(task: VideoTask, endpoint: str | None) -> None:
 
 
 def retire_foreign(task: VideoTask, sha256: str, endpoint: str | None) -> None:
-    """Keep in `_outdated` what is under a task's name and no record of ours vouches for.
+    """Keep in `_outdated` what is under a task's name and no record of its own vouches for.
 
-    But not what has this digest: what is to be published, as by a process that was killed before
-    it could record it. Raises StorageError.
+    (A record of another name is that of a video which is no more among the inputs.) But not what
+    has this digest: what is to be published, as by a process that was killed before it could
+    record it. Raises StorageError.
     """
     uri = task.output
     stamp = patiently(lambda: stamp_of(uri, endpoint))
     if not stamp or "pictures" in stamp:  # (a folder is in the way: publishing will say so)
         return
-    content = _read(record_of(uri), endpoint)
-    if content is not None and _is_as_recorded(parse_record(content), uri, stamp, endpoint):
+    record = parse_record(_read(record_of(uri), endpoint) or b"")
+    if _is_as_recorded(record, uri, stamp, endpoint) and record["outcome"].name == task.name:
         return
     if patiently(lambda: storage.sha256(uri, endpoint)) == sha256:
         return
-    log.warning("%s: %s is nobody's known output; kept as %s", task.name, uri, task.outdated)
+    log.warning("%s: %s is no output of it; kept as %s", task.name, uri, task.outdated)
     _keep(task, endpoint)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 
@@ -21,6 +22,7 @@ SUMMARY, REPORT, LEDGER = "batch-summary.json", "batch-report.html", "batch-ledg
 RESERVED = {WORK, REVIEW, OUTDATED, QUARANTINE, SHEETS, SUMMARY, REPORT, LEDGER}
 
 LONGEST_PART = 180  # bytes; file systems allow 255, and records and temporary names add some
+LONGEST_NAME = 600  # bytes; S3's keys have 1,024 at most, of which the output's folder needs some
 OTHER_CONTAINER, PICTURES_CONTAINER = ".mkv", ".mp4"
 
 # What lies beside footage and nobody takes for it.
@@ -60,36 +62,67 @@ def output_names(names: Iterable[str]) -> dict[str, str]:
     return assign_names({name: name for name in names})
 
 
-def assign_names(wanted: Mapping[str, str], recorded: Collection[str] = ()) -> dict[str, str]:
+def assign_names(
+    wanted: Mapping[str, str],
+    recorded: Collection[str] = (),
+    owners: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Key to output name, near what is wanted for it; the same whatever the order.
 
     Names that can be had as they are come first, so they keep their name whatever is beside them;
     before them those that are `recorded`, outputs of an earlier run: `b.mp4` keeps its name when
     `B.mp4` comes later, and what was named apart stays so when the other goes.
+
+    Args:
+        owners: key by recorded name, as far as it is known whose output that is (see `contested`).
     """
+    owners = owners or {}
     outputs: dict[str, str] = {}
     files: set[str] = set()
     folders: set[str] = set()
 
+    def is_own(key: str, name: str) -> bool:
+        return name in recorded and owners.get(name, key) == key
+
     def order(key: str) -> tuple[bool, bool, str, str]:
         name = safe_name(wanted[key])
-        return name not in recorded, name != wanted[key], wanted[key], key
+        return not is_own(key, name), name != wanted[key], wanted[key], key
 
     for key in sorted(wanted, key=order):
         name, apart = safe_name(wanted[key]), _apart(key, safe_name(wanted[key]))
-        kept_apart = apart in recorded and name not in recorded
-        if kept_apart or _collides(name, files, folders):
+        if apart in recorded and not is_own(key, name):
             name = apart
-        files |= {_same(name), _same(f"{name}.json")}
-        folders |= {_same(str(parent)) for parent in PurePosixPath(name).parents}
+        times = 0
+        while _collides(name, files, folders):
+            name, times = _apart(key, safe_name(wanted[key]), times), times + 1
+        files |= _files(name)
+        folders |= _above(name)
         outputs[key] = name
     return outputs
 
 
-def _apart(key: str, name: str) -> str:
-    """A name for what collides with another; its own, whatever it collides with."""
+def contested(wanted: Mapping[str, str], recorded: Collection[str]) -> set[str]:
+    """The recorded names that are only given rightly if it is known whose outputs they are.
+
+    Several want such a name, or one does that an earlier run has named apart.
+    """
+    names = {key: safe_name(name) for key, name in wanted.items()}
+    times = Counter(names.values())
+    return {
+        name
+        for key, name in names.items()
+        if name in recorded and (times[name] > 1 or _apart(key, name) in recorded)
+    }
+
+
+def _apart(key: str, name: str, times: int = 0) -> str:
+    """A name for what collides with another; its own, whatever it collides with.
+
+    `times`: how often that was taken too, by what has such a name from the start.
+    """
     path = PurePosixPath(name)
-    mark = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:12]
+    own = f"{key}\0{times}" if times else key
+    mark = hashlib.sha256(own.encode(errors="surrogatepass")).hexdigest()[:12]
     # In the top folder no other name can be a folder of this one's.
     flat = _short("_".join(path.with_suffix("").parts), LONGEST_PART - 20)
     return f"{flat}.{mark}{path.suffix}"
@@ -104,7 +137,11 @@ def safe_name(name: str) -> str:
     suffix = PurePosixPath(parts[-1]).suffix.lower()
     if suffix not in CONTAINERS:
         parts[-1] += OTHER_CONTAINER if suffix in VIDEO_SUFFIXES else PICTURES_CONTAINER
-    return "/".join(parts)
+    safe = "/".join(parts)
+    if len(safe.encode()) <= LONGEST_NAME:
+        return safe
+    mark = hashlib.sha256(safe.encode()).hexdigest()[:12]
+    return f"{_short('_'.join(parts[:-1]), LONGEST_PART)}.{mark}/{parts[-1]}"
 
 
 def printable(text: str) -> str:
@@ -132,9 +169,16 @@ def _short(part: str, longest: int) -> str:
 
 
 def _collides(name: str, files: set[str], folders: set[str]) -> bool:
-    own = {_same(name), _same(f"{name}.json")}
-    above = {_same(str(parent)) for parent in PurePosixPath(name).parents}
-    return bool(own & (files | folders) or above & files)
+    return bool(_files(name) & (files | folders) or _above(name) & files)
+
+
+def _files(name: str) -> set[str]:
+    """What goes by a name, here or in another folder: the output, its record, its sheet."""
+    return {_same(f"{name}{end}") for end in ("", ".json", ".png")}
+
+
+def _above(name: str) -> set[str]:
+    return {_same(str(parent)) for parent in PurePosixPath(name).parents}
 
 
 def _same(name: str) -> str:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from pipelines.batch_finished import Finished, find_finished
 from pipelines.batch_inputs import Input, find_inputs, in_threads, is_drawn
 from pipelines.batch_masks import BatchError, Listing
-from pipelines.batch_names import REVIEW, assign_names
 from pipelines.batch_overlap import check_overlap
+from pipelines.batch_places import places_of
 from pipelines.batch_record import (
     ModelIdentity,
     VideoOutcome,
@@ -58,7 +57,7 @@ def plan_batch(cfg: JobConfig, model: ModelIdentity) -> Plan:
     inputs = find_inputs(cfg)
     present = with_retries(lambda: Listing(output_uri, endpoint))
     wanted = {entry.name: entry.wanted for entry in inputs}
-    places = assign_names(wanted, recorded_places(present.files))
+    places = places_of(wanted, present.files, output_uri, endpoint)
     tasks = [_task(cfg, entry, places[entry.name], output_uri, model) for entry in inputs]
     check_overlap(tasks, cfg.inference.manifest)
     settled, todo = [], []
@@ -142,13 +141,6 @@ def _finished(cfg: JobConfig, tasks: list[VideoTask], present: Listing) -> dict[
 
     found = in_threads(check, tasks)
     return {task.name: it for task, it in zip(tasks, found, strict=True) if it}
-
-
-def recorded_places(names: Iterable[str]) -> set[str]:
-    """Of an output's files: places with a record, under their names or held back for review."""
-    end = len(record_of(""))
-    records = {name[:-end] for name in names if name.endswith(record_of(""))}
-    return {place.removeprefix(f"{REVIEW}/") for place in records}
 
 
 def _places(task: VideoTask) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 from pyarrow import fs as pafs
 
@@ -188,6 +190,31 @@ def test_a_foreign_file_under_an_outputs_name_is_kept(finished, tmp_path: Path):
     (task,) = plan(tmp_path).tasks
     assert complete_one(task, settings_of(cfg)).status == "done"
     assert files(task) == ["a.mp4", "a.mp4.json"]
+
+
+def test_the_output_of_a_video_that_is_gone_is_kept_when_another_takes_its_name(tmp_path: Path):
+    """Its record vouches for it, but for no earlier version of the other."""
+    cfg, walk = config(tmp_path), tmp_path / "in/walk"
+    walk.mkdir(parents=True)
+    for number, frame in enumerate(picture_clip(4)):
+        cv2.imwrite(str(walk / f"{number}.png"), frame)
+    (task,) = plan(tmp_path).tasks
+    assert complete_one(task, settings_of(cfg)).status == "done"
+    earlier = Path(task.output).read_bytes()
+    shutil.rmtree(walk)
+    write_video(tmp_path / "in/walk.mp4", picture_clip(12), 24)
+    (task,) = plan(tmp_path).tasks
+    assert task.place == "walk.mp4" and complete_one(task, settings_of(cfg)).status == "done"
+    assert files(task) == ["_outdated/walk.mp4", "walk.mp4", "walk.mp4.json"]
+    assert Path(task.outdated).read_bytes() == earlier != Path(task.output).read_bytes()
+
+
+def test_what_moves_to_its_name_takes_it_from_no_foreign_file(finished, tmp_path: Path):
+    put_in_place(finished, MODEL, plan(tmp_path, limits=STRICT).misplaced["a.mp4"], None)
+    Path(finished.output).write_bytes(b"anybody's")
+    put_in_place(finished, MODEL, plan(tmp_path, limits=LOOSE).misplaced["a.mp4"], None)
+    assert files(finished) == ["_outdated/a.mp4", "a.mp4", "a.mp4.json"]
+    assert Path(finished.outdated).read_bytes() == b"anybody's"
 
 
 def test_an_output_that_could_not_be_recorded_is_not_foreign(finished, tmp_path, monkeypatch):

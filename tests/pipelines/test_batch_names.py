@@ -9,7 +9,13 @@ from pathlib import Path, PurePosixPath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.batch_names import RESERVED, assign_names, output_names, safe_name
+from pipelines.batch_names import (
+    RESERVED,
+    assign_names,
+    contested,
+    output_names,
+    safe_name,
+)
 
 parts = st.one_of(
     st.sampled_from(["..", ".", "", "_work", "_Review", "a.mp4", "a.mp4.json", "A.MP4", " "]),
@@ -17,6 +23,8 @@ parts = st.one_of(
     st.text(max_size=5),
     st.just("x" * 300),
     st.just("é" * 200),
+    st.just("/".join(["y" * 150] * 7)),
+    st.just("a.mp4.png"),
 )
 suffixes = st.sampled_from(["", ".mp4", ".MP4", ".mov", ".mov.mp4", ".avi", ".webm"])
 names = st.builds(
@@ -35,8 +43,8 @@ def test_names_never_collide_nor_leave_their_folder(sources: set[str]):
     assert set(outputs) == sources
     files = {same(output) for output in outputs.values()}
     assert len(files) == len(sources)
-    records = {f"{file}.json" for file in files}
-    assert not files & records
+    beside = {f"{file}{end}" for file in files for end in (".json", ".png")}  # records and sheets
+    assert not files & beside
     for output in outputs.values():
         path = PurePosixPath(output)
         assert not path.is_absolute() and not {"..", ".", ""} & set(output.split("/"))
@@ -45,7 +53,8 @@ def test_names_never_collide_nor_leave_their_folder(sources: set[str]):
         assert same(path.parts[0]) not in RESERVED
         assert all(len(part.encode()) <= 200 for part in path.parts)
         above = {same(str(parent)) for parent in path.parents}
-        assert not above & (files | records), "a file where another needs a folder"
+        assert not above & (files | beside), "a file where another needs a folder"
+        assert len(output.encode()) <= 620, "no room for the folder's own name in a key of S3"
     assert output_names(sorted(sources, reverse=True)) == outputs
 
 
@@ -93,3 +102,51 @@ def test_what_is_recorded_keeps_its_name_whatever_comes_or_goes(before: set[str]
     assert len({same(output) for output in second.values()}) == len(before | later)
     left = {name: name for name in before & later}
     assert assign_names(left, recorded) == {name: first[name] for name in left}
+
+
+# Names that other names become: folders of pictures, and endings that are not written.
+becoming = [
+    "walk",
+    "walk.mp4",
+    "WALK.mp4",
+    "b.avi",
+    "b.avi.mkv",
+    "walk.mp4/b.avi",
+    "walk.mp4.png/c.mp4",
+]
+becoming_names = st.sets(st.sampled_from(becoming))
+
+
+@settings(deadline=None)  # (machines are busy now and then)
+@given(becoming_names, becoming_names, becoming_names)
+def test_no_name_of_a_finished_output_is_taken_over(
+    before: set[str], later: set[str], gone: set[str]
+):
+    first = output_names(before)
+    owners = {place: name for name, place in first.items()}
+    wanted = {name: name for name in (before | later) - gone}
+    # (Only those are looked up.)
+    known = {place: owners[place] for place in contested(wanted, set(owners))}
+    second = assign_names(wanted, set(owners), known)
+    assert {name: second[name] for name in before - gone} == {n: first[n] for n in before - gone}
+    assert len({same(output) for output in second.values()}) == len(wanted)
+
+
+def test_a_name_that_is_what_another_would_be_named_apart_is_no_twos():
+    apart = output_names(["walk", "walk.mp4"])["walk"]
+    outputs = output_names(["walk", "walk.mp4", apart])
+    assert len(set(outputs.values())) == 3 and outputs[apart] == apart
+
+
+def test_a_contact_sheet_is_where_no_other_needs_a_folder():
+    outputs = output_names(["a.mp4", "a.mp4.png/b.mp4"])
+    assert outputs["a.mp4"] == "a.mp4" and "/" not in outputs["a.mp4.png/b.mp4"]
+
+
+def test_names_fit_into_keys_of_s3_whole():
+    long = "/".join(["x" * 150] * 6)
+    outputs = output_names([f"{long}/a.mp4", f"{long}/b.mp4", f"{long}x/a.mp4"])
+    assert len(set(outputs.values())) == 3
+    for name, output in outputs.items():
+        assert len(f"bucket/_quarantine/{output}.json".encode()) < 700
+        assert PurePosixPath(output).name == PurePosixPath(name).name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,13 +107,14 @@ def test_missing_locations_name_the_key(tmp_path: Path):
         plan_batch(make_config(tmp_path, masks=str(tmp_path / "nowhere")), MODEL)
 
 
-def finish(task, status: str = "done") -> None:
+def finish(task, uri: str | None = None) -> None:
     """Publish an output and its record, as a completed video has them."""
-    output = Path(task.output)
+    output = Path(uri or task.output)
     touch(output)
     figures = {"seam": 1.0, "warping": 1.0}
-    outcome = VideoOutcome(task.name, task.video, task.output, status, frames=5, quality=figures)
-    Path(record_of(task.output)).write_text(write_record(task, MODEL, outcome, published(output)))
+    status = "review" if uri == task.review else "done"
+    outcome = VideoOutcome(task.name, task.video, str(output), status, frames=5, quality=figures)
+    Path(record_of(str(output))).write_text(write_record(task, MODEL, outcome, published(output)))
 
 
 def published(path: Path) -> Published:
@@ -286,3 +288,36 @@ def test_company_that_comes_later_renames_nothing_finished(tmp_path: Path, held:
     assert not plan_batch(make_config(tmp_path), MODEL).tasks
     (tmp_path / "in/b.mp4").unlink()
     assert not plan_batch(make_config(tmp_path), MODEL).tasks, "what is left is not made again"
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize(("first", "later"), [("walk/1.png", "walk.mp4"), ("b.avi", "b.avi.mkv")])
+def test_no_input_takes_the_name_of_anothers_finished_output(
+    tmp_path: Path, first: str, later: str, held: bool
+):
+    """Though it is what the new one is called, and the finished one is not."""
+    touch(tmp_path / "in" / first)
+    (task,) = plan_batch(make_config(tmp_path), MODEL).tasks
+    assert task.place == later
+    finish(task, task.review if held else task.output)
+    limits = {"limits": {"seam": 0.5}} if held else {}
+    touch(tmp_path / "in" / later)
+    plan = plan_batch(make_config(tmp_path, **limits), MODEL)
+    (new,) = plan.tasks
+    assert new.name == later and new.place != later and plan.all_tasks[task.name].place == later
+    assert [outcome.name for outcome in plan.settled] == [task.name] and not plan.misplaced
+    finish(new)
+    assert not plan_batch(make_config(tmp_path), MODEL).tasks
+    shutil.rmtree(tmp_path / "in/walk", ignore_errors=True)
+    (tmp_path / "in/b.avi").unlink(missing_ok=True)
+    assert not plan_batch(make_config(tmp_path), MODEL).tasks, "what is left is not made again"
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}"])
+def test_a_record_that_cannot_be_read_is_no_ones(tmp_path: Path, damage: str):
+    touch(tmp_path / "in/walk/1.png", tmp_path / "in/walk.mp4", tmp_path / "out/walk.mp4")
+    (tmp_path / "out/walk.mp4.json").write_text(damage)
+    tasks = plan_batch(make_config(tmp_path), MODEL).tasks
+    assert {task.name: task.place == "walk.mp4" for task in tasks} == {
+        "walk.mp4": True, "walk": False,
+    }  # fmt: skip

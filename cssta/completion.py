@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cssta.ahead import ahead
 from cssta.propagation import MEMORY
 from cssta.region import Region
 from cssta.stream import Pair, Reference, Stream, check_frame
@@ -53,6 +55,8 @@ def complete_clip(
             return
         propagation = inpainter.propagation.within(MEMORY, first[0].nbytes)
         parts = propagation.run(chain([first], parts))
+        if inpainter.read_ahead:
+            parts = ahead(parts, inpainter.read_ahead)
     given = (
         None
         if references is None
@@ -66,16 +70,17 @@ def complete_clip(
 
     stream = Stream(inpainter, given, start + lead)
     painter = painter or inpainter.painter()
-    for number, completed in enumerate(stream.run(left()), start + lead):
-        frame, hole = whole.popleft()
-        wanted = unseen.popleft()
-        if painter is not None:
-            completed = painter.paint(completed, wanted, number)
-        result = frame.copy()
-        if hole.any():
-            y0, y1, x0, x1 = region or (0, frame.shape[0], 0, frame.shape[1])
-            result[y0:y1, x0:x1][hole] = completed[hole]
-        yield result
+    with closing(parts):
+        for number, completed in enumerate(stream.run(left()), start + lead):
+            frame, hole = whole.popleft()
+            wanted = unseen.popleft()
+            if painter is not None:
+                completed = painter.paint(completed, wanted, number)
+            result = frame.copy()
+            if hole.any():
+                y0, y1, x0, x1 = region or (0, frame.shape[0], 0, frame.shape[1])
+                result[y0:y1, x0:x1][hole] = completed[hole]
+            yield result
 
 
 def crop(number: int, frame: np.ndarray, mask: np.ndarray, region: Region | None) -> Pair:
@@ -89,4 +94,5 @@ def crop(number: int, frame: np.ndarray, mask: np.ndarray, region: Region | None
     inside = mask[y0:y1, x0:x1]
     if np.count_nonzero(inside) != np.count_nonzero(mask):
         raise ValueError(f"frame {number} has a hole outside the region {region}")
-    return frame[y0:y1, x0:x1], inside
+    # Copies: views, where they are remembered, would keep whole frames.
+    return frame[y0:y1, x0:x1].copy(), inside.copy()

@@ -23,6 +23,7 @@ __all__ = ["Inpainter", "Progress", "Region", "check_clip", "crop_region"]
 
 Progress = Callable[[int, int], None]
 PROPAGATION, TEXTURE = Propagation(), Texture()
+READ_AHEAD = 8
 
 
 class Inpainter:
@@ -34,6 +35,8 @@ class Inpainter:
             sees; None: the networks do everything, as in the paper.
         texture: painted over the networks' result where no frame sees; None: it stays as it is.
         batch: frames that are completed together; None: as many as size and memory suggest.
+        read_ahead: frames by which propagation, in a thread of its own, may be ahead of the
+            networks; 0: it takes turns with them. A GPU leaves the CPU free for it.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Inpainter:
         self.propagation = propagation
         self.texture = texture
         self.batch: int | None = None
+        self.read_ahead = READ_AHEAD if device.type == "cuda" else 0
         layout = torch.channels_last
         self.network = model.inpainter.to(device, memory_format=layout).eval()
         if temporal and model.temporal is None:
@@ -136,7 +140,8 @@ class Inpainter:
 
         Args:
             pairs: frames uint8 or uint16 (H, W, 3) RGB and masks bool (H, W), True = hole; each an
-                array of its own. Read `lookahead` frames ahead of what is yielded, and a few more.
+                array of its own. Read `lookahead` frames ahead of what is yielded, and a few more
+                (in another thread, with `read_ahead`).
             references: (number, frame, mask) of frames from all over the scene, for all targets to
                 borrow from; encoded when the first hole is seen. None: gathered on the way, from
                 what has passed and a few frames ahead.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cssta.ahead import ahead
 from cssta.complete_segment import CompletedFrame, complete_segment
 from cssta.quality import QualityMeter
 from cssta.segments import Segment
@@ -19,7 +20,7 @@ from cssta.video import Composer, SegmentWriter
 from pipelines.actors import StreamEngine
 from pipelines.batch_source import BatchSettings, Opened, is_drawn
 from pipelines.batch_units import Part
-from pipelines.read_ahead import Masks, MasksAhead, ReadAhead, ahead, queue_length
+from pipelines.read_ahead import Masks, MasksAhead, ReadAhead, queue_length
 from pipelines.staging import Staging
 from pipelines.truth_scores import Scores
 

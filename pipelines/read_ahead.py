@@ -5,21 +5,18 @@ Decoders, encoders and the networks all let go of Python's lock while they work.
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
+from cssta.ahead import ahead
 from cssta.video import SourceFrame, VideoSource
 
 QUEUE_BYTES = 96 * 2**20  # of frames between two threads
 QUEUE_FRAMES = 16
-
-Item = TypeVar("Item")
 
 
 class Masks(Protocol):
@@ -30,56 +27,9 @@ class Masks(Protocol):
     def pick(self, indices: Iterable[int]) -> dict[int, np.ndarray]: ...
 
 
-_END = object()
-
-
 def queue_length(height: int, width: int) -> int:
     """Frames that may wait between two threads: in RGB beside their own samples, 2 bytes each."""
     return int(np.clip(QUEUE_BYTES // (height * width * 9), 2, QUEUE_FRAMES))
-
-
-def ahead(items: Iterable[Item], length: int) -> Iterator[Item]:
-    """The items, up to `length` of them made ahead in a thread of their own.
-
-    What is raised there is raised here in its turn. Closing ends the thread and closes `items`.
-    """
-    waiting: queue.Queue[Any] = queue.Queue(maxsize=length)
-    stopped = threading.Event()
-
-    def offer(item: Any) -> bool:
-        while not stopped.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        iterator = iter(items)
-        try:
-            for item in iterator:
-                if not offer((item, None)):
-                    break
-            else:
-                offer(_END)
-        except BaseException as error:
-            offer((None, error))
-        finally:
-            if hasattr(iterator, "close"):
-                iterator.close()
-
-    thread = threading.Thread(target=work, daemon=True, name="ahead")
-    thread.start()
-    try:
-        while (entry := waiting.get()) is not _END:
-            item, error = entry
-            if error is not None:
-                raise error
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import itertools
+import threading
+import time
+from contextlib import closing
+
 import numpy as np
 import pytest
 import torch
 
 from cssta import Inpainter
 from cssta.checkpoint import Model
+from cssta.completion import crop
 from cssta.config import ModelConfig
 from cssta.inpainting import InpaintingNetwork
 from cssta.propagation import Propagation
@@ -77,6 +83,84 @@ def test_a_part_with_what_leads_to_it_comes_out_as_in_the_whole(inpainter):
         frame = next(part)
         if index >= start:  # those before lack references of their own
             np.testing.assert_array_equal(frame, whole[index])
+
+
+@pytest.fixture
+def reading_ahead(inpainter):
+    inpainter.read_ahead = 2
+    yield inpainter
+    inpainter.read_ahead = 0
+
+
+def others() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "ahead"]
+
+
+def test_reading_ahead_changes_nothing_and_is_bounded(inpainter, reading_ahead):
+    frames, masks = clip(30)
+    masks[:, 28:] = False  # what is left is seen: the networks wait for nothing
+    read, from_threads = [], set()
+
+    def pairs():
+        for number, pair in enumerate(zip(frames, masks, strict=True)):
+            time.sleep(0.001)
+            read.append(number)
+            from_threads.add(threading.get_ident())
+            yield pair
+
+    results = []
+    for result in reading_ahead.stream(pairs()):
+        results.append(result)
+        # Two wait, one is offered, and one is being made.
+        assert len(read) <= len(results) + PROPAGATION.latency + 2 + 1 + 1
+    assert len(results) == 30 and len(from_threads) == 2, "the first is looked at before"
+    assert not others()
+    inpainter.read_ahead = 0
+    taking_turns = inpainter.stream(zip(frames, masks, strict=True))
+    np.testing.assert_array_equal(np.stack(results), np.stack(list(taking_turns)))
+
+
+def test_an_error_of_the_source_arrives_from_the_thread(reading_ahead):
+    frames, masks = clip()
+
+    def pairs():
+        yield from zip(frames[:8], masks[:8], strict=True)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(reading_ahead.stream(pairs()))
+    assert not others()
+
+
+def test_who_stops_early_ends_the_thread_and_the_source(reading_ahead):
+    frames, masks = clip()
+    closed = []
+
+    def pairs():
+        try:
+            for number in itertools.count():
+                yield frames[number % 16], masks[number % 16]
+        finally:
+            closed.append(True)
+
+    with closing(reading_ahead.stream(pairs())) as results:
+        next(results)
+        assert others()
+    assert closed and not others()
+
+
+def test_on_a_cpu_propagation_takes_turns(inpainter):
+    assert inpainter.read_ahead == 0
+
+
+def test_a_crop_keeps_no_whole_frame():
+    frames, masks = clip(1)
+    masks[..., 48:] = False
+    for part, whole in zip(
+        crop(0, frames[0], masks[0], (0, 40, 0, 48)), (frames, masks), strict=True
+    ):
+        np.testing.assert_array_equal(part, whole[0, :, :48])
+        assert part.base is None
 
 
 def test_a_crop_is_completed_alone(inpainter):

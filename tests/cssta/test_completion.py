@@ -103,7 +103,6 @@ def test_reading_ahead_changes_nothing_and_is_bounded(inpainter, reading_ahead):
 
     def pairs():
         for number, pair in enumerate(zip(frames, masks, strict=True)):
-            time.sleep(0.001)
             read.append(number)
             from_threads.add(threading.get_ident())
             yield pair
@@ -111,6 +110,8 @@ def test_reading_ahead_changes_nothing_and_is_bounded(inpainter, reading_ahead):
     results = []
     for result in reading_ahead.stream(pairs()):
         results.append(result)
+        if len(results) == 1:
+            time.sleep(0.5)  # time enough to read too much
         # Two wait, one is offered, and one is being made.
         assert len(read) <= len(results) + PROPAGATION.latency + 2 + 1 + 1
     assert len(results) == 30 and len(from_threads) == 2, "the first is looked at before"

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 FAULTS = ("error", "busy", "slow", "deaf", "cut", "half")
-"""500 at once; 503 at once; late; cut before anything was done; cut instead of an answer, after it
-was done; cut in the middle of the answer's body, or, where it has none, as "cut"."""
-SLOW_S = 0.1
+"""500 at once; 503 at once; answered `slow` seconds late; cut before anything was done; cut instead
+of an answer, after it was done; cut in the middle of the answer's body, or, where it has none, as
+"cut"."""
 HOP = {"connection", "keep-alive", "transfer-encoding", "proxy-connection", "host"}
 
 
@@ -34,6 +34,7 @@ class FlakyS3(ThreadingHTTPServer):
 
     Attributes:
         address: to be used as the S3 endpoint.
+        slow: seconds that a slow answer takes more.
         happened: how often each fault was met, "" being none.
     """
 
@@ -45,6 +46,7 @@ class FlakyS3(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream = urlsplit(upstream).netloc
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
+        self.slow = 0.1
         self.happened: Counter[str] = Counter()
         self._lock = threading.Lock()
         self.follow([])
@@ -82,8 +84,6 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.next_fault(self.command, self.path)
         if fault == "deaf":
             return self._cut()
-        if fault == "slow":
-            time.sleep(SLOW_S)
         if self.headers.get("Expect", "").lower() == "100-continue":
             pass  # parse_request has told it to go on
         body = self._body()
@@ -97,6 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
         response = connection.getresponse()
         content = response.read()
         connection.close()
+        if fault == "slow":
+            time.sleep(self.server.slow)
         if fault == "cut" or (fault == "half" and len(content) < 2):
             return self._cut()
         self._answer(response.status, response.getheaders(), content, half=fault == "half")

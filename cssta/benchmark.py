@@ -34,6 +34,7 @@ from cssta.planner import free_memory
 
 SIZES = ("256x256", "432x240", "864x480", "1280x720")
 METHODS = ("cssta", "networks", "float32", "dense")
+WARM_UP, WARM_UP_CUDA = 2, 32  # frames; a GPU also has to see a full batch
 Complete = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -51,28 +52,31 @@ def clip(frames: int, height: int, width: int, hole: float) -> tuple[np.ndarray,
 
 
 def build(method: str, model: str) -> Complete:
-    """One of METHODS, or a peer as `module:function` or `path/to/file.py:function`.
+    """One of METHODS with a `model` as below, or a peer: `module:function`, `file.py:function`."""
+    return peer(method) if ":" in method else inpainter(method, model).inpaint
+
+
+def inpainter(method: str, model: str) -> Inpainter:
+    """What completes by one of METHODS.
 
     `model`: a size with random weights, a model folder, or `default`.
     """
-    if ":" in method:
-        return peer(method)
     whole = method == "cssta"
     parts = {"propagation": PROPAGATION if whole else None, "texture": TEXTURE if whole else None}
     if model in PRESETS:
         config = ModelConfig.preset(model)
         networks = Model(config, InpaintingNetwork(config))
-        inpainter = Inpainter(networks, pick_device(None), **parts)
+        made = Inpainter(networks, pick_device(None), **parts)
     else:
         source = None if model == "default" else model
-        inpainter = Inpainter.load(source, **parts)
-    refinement = inpainter.network.refinement
+        made = Inpainter.load(source, **parts)
+    refinement = made.network.refinement
     if method == "float32":
-        inpainter.mixed_precision = refinement.attention.unfold = False
+        made.mixed_precision = refinement.attention.unfold = False
     if method == "dense":
         refinement.attention = DenseAttention(refinement.attention)
-        inpainter.batch = 1
-    return inpainter.inpaint
+        made.batch = 1
+    return made
 
 
 def peer(name: str) -> Complete:
@@ -97,7 +101,8 @@ def measure(case: dict) -> dict:
             raise MemoryError(f"does not fit: {needed / 2**30:.0f} GiB of scores per frame")
     complete = build(case["method"], case["model"])
     video, masks = clip(case["frames"], height, width, case["hole"])
-    complete(video[:2], masks[:2])  # what is done once does not count
+    warm_up = WARM_UP_CUDA if torch.cuda.is_available() else WARM_UP
+    complete(video[:warm_up], masks[:warm_up])  # what is done once does not count
     with PeakMemory() as memory:
         wall, cpu = timed(lambda: complete(video, masks))
     frames = case["frames"]

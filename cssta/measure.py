@@ -81,15 +81,29 @@ class PeakMemory:
 def anonymous_bytes() -> int:
     """The process's resident anonymous memory (elsewhere than on Linux: its peak resident size)."""
     try:
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 2**10
+        return _status("RssAnon")
     except OSError:
         pass
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 2**10
+
+
+def resident_bytes() -> tuple[int, int]:
+    """The process's resident size, and the highest that it ever had.
+
+    Raises OSError elsewhere than on Linux.
+    """
+    return _status("VmRSS"), _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    """Bytes that Linux tells of this process."""
+    for line in STATUS.read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 2**10
+    raise OSError(f"{STATUS} has no {key}")
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:

@@ -22,7 +22,7 @@ def test_the_clip_has_the_size_and_hole_that_were_asked_for():
 
 def test_dense_attention_is_the_definition():
     layer = benchmark.DenseAttention(
-        benchmark.build("float32", "tiny").__self__.network.refinement.attention
+        benchmark.inpainter("float32", "tiny").network.refinement.attention
     )
     layer.double()
     rng = torch.manual_seed(0)

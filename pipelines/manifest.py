@@ -1,29 +1,36 @@
 """Which videos of a bucket can be used: every one is opened before anything depends on it.
 
-Files come from anywhere, and a damaged one can crash or hang a native decoder. So they are probed
-in Ray tasks, whose processes may die, under a timer; a bad file is rejected by name, never fatal.
+Files come from anywhere, and a damaged one can crash or hang a native decoder, or leave its process
+broken for whatever is probed there next. So files are probed in Ray tasks, whose processes may die,
+under a timer; a bad file is rejected by name, never fatal, and a good one never in its stead.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from cssta.video import VideoError, probe, read_frames
 from pipelines import storage
 from pipelines.retries import with_retries
 from pipelines.storage import EmptyBucketError, StorageError, VideoFile
-from pipelines.watchdog import Watchdog
+from pipelines.watchdog import Watchdog, end_process
+
+if TYPE_CHECKING:
+    import ray
 
 logger = logging.getLogger(__name__)
 
 FILES_PER_TASK = 8
 SECONDS_PER_FILE = 60.0
 MEMORY_PER_TASK = 700 * 1024**2  # a decoder reads ahead that far in one 540p file
+LOSSES = 5  # of nodes or memory, in a row, under the same files
 
 
 @dataclass(frozen=True)
@@ -78,34 +85,68 @@ def build_manifest(
     is away: without the videos there, training would be another.
     """
     import ray
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
     names = [uri.uri if isinstance(uri, VideoFile) else uri for uri in uris]
-    task = ray.remote(_probe_group)
-    groups = [names[i : i + FILES_PER_TASK] for i in range(0, len(names), FILES_PER_TASK)]
     results: list[VideoRow | Rejected] = []
 
-    def run(groups: list[list[str]], retries: int) -> list[str]:
+    def run(groups: list[list[str]], in_new: bool = False) -> list[str]:
         """Collect what the groups give; return the files of those whose process died."""
         lost = []
-        options = {"max_retries": retries, "memory": MEMORY_PER_TASK}
-        pending = [
-            task.options(**options).remote(group, s3_endpoint, seconds_per_file) for group in groups
-        ]
+        probe_group = ray.remote(_probe_group)
+        if in_new:
+            probe_group = ray.remote(**new_process())(_probe_group)
+        task = probe_group.options(max_retries=0, memory=MEMORY_PER_TASK)
+
+        def begin(group: list[str]) -> ray.ObjectRef:
+            return task.remote(group, s3_endpoint, seconds_per_file, in_new)
+
+        pending = [begin(group) for group in groups]
         for group, result in zip(groups, pending, strict=True):
             try:
-                results.extend(ray.get(result))
-            except (WorkerCrashedError, OutOfMemoryError, NodeDiedError):
+                results.extend(_outlasting_nodes(begin, group, result))
+            except (WorkerCrashedError, OutOfMemoryError):
                 lost.extend(group)
             except RayTaskError as error:
                 raise error.cause if isinstance(error.cause, StorageError) else error from error
         return lost
 
-    # One file's crash takes its group along; alone, and twice, it can only blame itself.
-    for uri in run([[uri] for uri in run(groups, retries=0)], retries=1):
-        message = f"{uri}: the decoder crashed or took over {seconds_per_file:g} s; re-encode it"
+    groups = [names[i : i + FILES_PER_TASK] for i in range(0, len(names), FILES_PER_TASK)]
+    # One file's crash takes its group along. Alone it may still be that of a process which an
+    # earlier file broke; in a new process it can only be its own.
+    suspects = run([[uri] for uri in run(groups)])
+    for uri in run([[uri] for uri in suspects], in_new=True):
+        message = (
+            f"{uri}: the decoder crashed, ran out of memory or took over {seconds_per_file:g} s; "
+            "re-encode it"
+        )
         results.append(Rejected(uri, "crashed", message))
     return _manifest(results)
+
+
+def new_process() -> dict[str, object]:
+    """Options of a remote function whose every call is to have a process that nobody used."""
+    # (Ray takes no process of another environment, and max_calls ends each after its first call.)
+    environment = {"env_vars": {"CSSTA_NEW_PROCESS": uuid.uuid4().hex}}
+    return {"max_calls": 1, "runtime_env": environment}
+
+
+def _outlasting_nodes(
+    begin: Callable[[list[str]], ray.ObjectRef], group: list[str], result: ray.ObjectRef
+) -> list[VideoRow | Rejected]:
+    """What the task gives, begun again where its node dies or has no memory left: other work's
+    fault more likely than the files'."""
+    import ray
+    from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError
+
+    for _ in range(LOSSES):
+        try:
+            return ray.get(result)
+        except (NodeDiedError, LocalRayletDiedError, OutOfMemoryError) as error:
+            reason = type(error).__name__
+            logger.warning("%s while %s was probed; it is probed again", reason, group[0])
+            result = begin(group)
+    return ray.get(result)
 
 
 def probe_video(uri: str, s3_endpoint: str | None = None) -> VideoRow | Rejected:
@@ -113,6 +154,17 @@ def probe_video(uri: str, s3_endpoint: str | None = None) -> VideoRow | Rejected
 
     Raises StorageError where it cannot be said, as storage is away.
     """
+    try:
+        return _probe(uri, s3_endpoint)
+    except StorageError:
+        raise
+    except Exception as error:  # whatever else a decoder raises: the file's fault, not the job's
+        logger.warning("%s cannot be probed", uri, exc_info=True)
+        return Rejected(uri, "unreadable", f"{uri}: {type(error).__name__}: {error}")
+
+
+def _probe(uri: str, s3_endpoint: str | None) -> VideoRow | Rejected:
+    """As `probe_video`, but raises what is neither the video's error nor the storage's."""
     try:
         with ExitStack() as stack:
             path = with_retries(
@@ -127,8 +179,6 @@ def probe_video(uri: str, s3_endpoint: str | None = None) -> VideoRow | Rejected
         if error.transient:
             raise
         return Rejected(uri, "storage", str(error))
-    except Exception as error:  # whatever else a decoder raises: the file's fault, not the job's
-        return Rejected(uri, "unreadable", f"{uri}: {type(error).__name__}: {error}")
     return VideoRow(uri, info.frames, info.height, info.width, info.fps)
 
 
@@ -152,12 +202,21 @@ def split(manifest: Manifest, fraction: float, seed: int) -> tuple[Manifest, Man
 
 
 def _probe_group(
-    uris: list[str], s3_endpoint: str | None, seconds_per_file: float
+    uris: list[str], s3_endpoint: str | None, seconds_per_file: float, in_new: bool
 ) -> list[VideoRow | Rejected]:
+    """`in_new`: this process was started for these files, so that errors of any kind are theirs."""
     results = []
     for uri in uris:
         with _end_process_after(seconds_per_file):
-            results.append(probe_video(uri, s3_endpoint))
+            try:
+                results.append(
+                    probe_video(uri, s3_endpoint) if in_new else _probe(uri, s3_endpoint)
+                )
+            except StorageError:
+                raise
+            except Exception:  # memory that an earlier file's decoder overwrote raises anything
+                logger.warning("%s is probed in another process", uri, exc_info=True)
+                end_process()
     return results
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ray.exceptions import NodeDiedError, OutOfMemoryError
 
 from cssta.video import write_video
 from pipelines import manifest as manifest_module
@@ -128,7 +129,7 @@ def test_none_left_is_an_error(ray_cluster, tmp_path: Path):
 
 @pytest.mark.cluster
 def test_storage_that_is_away_is_told_as_such(ray_cluster, monkeypatch):
-    def group(uris, s3_endpoint, seconds):
+    def group(uris, *_):
         from pipelines.storage import StorageError
 
         raise StorageError(f"{uris[0]}: no answer", transient=True)
@@ -154,7 +155,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_only_its_file(
             time.sleep(600)
         return honest(uri, s3_endpoint)
 
-    def group(uris, s3_endpoint, seconds):
+    def group(uris, s3_endpoint, seconds, in_new):
         # (the task is pickled by value, so that its worker sees the faulty decoder)
         from pipelines.manifest import _end_process_after
 
@@ -171,3 +172,68 @@ def test_a_decoder_that_crashes_or_hangs_costs_only_its_file(
         ("crash.mp4", "crashed"),
         ("hang.mp4", "crashed"),
     ]
+
+
+@pytest.mark.cluster
+def test_a_process_that_a_file_broke_is_not_taken_at_its_word(
+    ray_cluster, video_folder: Path, monkeypatch
+):
+    """What a decoder overwrote in memory may make every later file seem bad."""
+    honest = manifest_module._probe_group
+
+    def group(*arguments):  # (pickled by value, so that its worker sees the faulty decoder)
+        from pipelines import manifest as module
+
+        plain = module.probe
+
+        def probe(path):
+            if path.name == "b.mp4":
+                module.broken = True  # (stays with the process)
+            if getattr(module, "broken", False):
+                raise SystemError("0-7f864c@() method: bad call flags")
+            return plain(path)
+
+        module.probe = probe
+        try:
+            return honest(*arguments)
+        finally:
+            module.probe = plain
+
+    monkeypatch.setattr(manifest_module, "_probe_group", group)
+    manifest = build_manifest(list_videos(str(video_folder)))
+    assert [storage.name(video.uri) for video in manifest.videos] == [
+        "a.mp4",
+        "c.mp4",
+        "d.mp4",
+        "e.mp4",
+    ]
+    (bad,) = manifest.rejected
+    assert (storage.name(bad.uri), bad.reason) == ("b.mp4", "unreadable")
+    assert "SystemError: 0-7f864c@() method" in bad.message
+
+
+@pytest.mark.parametrize("error", [NodeDiedError("gone"), OutOfMemoryError("killed")])
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_lost_node_says_nothing_against_a_file(monkeypatch, error, times):
+    import ray
+
+    results = [error] * times + [["found"]]
+    begun = []
+
+    def get(result):
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def begin(group):
+        begun.append(group)
+        return results.pop(0)
+
+    monkeypatch.setattr(ray, "get", get)
+    first = results.pop(0)
+    if times == 1:
+        assert manifest_module._outlasting_nodes(begin, ["/v/a"], first) == ["found"]
+        assert begun == [["/v/a"]]
+    else:
+        with pytest.raises(type(error)):
+            manifest_module._outlasting_nodes(begin, ["/v/a"], first)

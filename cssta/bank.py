@@ -1,5 +1,7 @@
 """The frames that a stream remembers, each encoded once, when first asked for.
 
+(A frame that is there twice, as it was given and with its hole filled in part, is two.)
+
 Shapes: N frames of a batch, R references, C feature channels at h = H' / 4 and w = W' / 4.
 """
 

@@ -2,6 +2,10 @@
 
 A target waits until its neighbours (and, without given references, a few more frames) have been
 read. What it is completed from depends on its number alone, never on how many are done at once.
+
+A frame is encoded once, whatever its roles; but where propagation fills holes first, a given
+reference with a hole is encoded as it was given, since its own filling may lie far ahead, and once
+more as filled when the stream gets there: with `ReferencePlan.far` of them, that many encodings.
 """
 
 from __future__ import annotations
@@ -217,7 +221,7 @@ class Stream:
 
     def _references(self, target: int) -> list[int]:
         """Numbers of a target's references, all of them remembered."""
-        far = [number for number in self.far if number != self._far_key(target)]
+        far = [number for number in self.far if number not in (target, -1 - target)]
         if self.one_pass:
             gathered = self._one_pass().gathered(target - self.start, self.next - self.start)
             far = [self.start + number for number in gathered]
@@ -228,7 +232,7 @@ class Stream:
         for position, (number, frame, mask) in self.given:
             if position % self.every:
                 continue
-            key = self._far_key(number)
+            key = self._far_key(number, mask)
             if key not in self.bank.frames:
                 self._check(number, frame, mask)
                 self.bank.add(key, frame, mask)
@@ -237,13 +241,14 @@ class Stream:
             self.bank.encode(self.far, self.limits.batch)
         self._thin()
 
-    def _far_key(self, number: int) -> int:
+    def _far_key(self, number: int, mask: np.ndarray) -> int:
         """Under which number a given reference is remembered.
 
-        Its own, unless propagation fills the pairs' holes: which of the two versions a target gets
-        would then depend on where the stream began.
+        Its own, unless propagation fills this frame's hole when its turn comes: which of the two
+        versions a target gets would then depend on where the stream began.
         """
-        return number if self.inpainter.propagation is None else -1 - number
+        filled = self.inpainter.propagation is not None and mask.any()
+        return -1 - number if filled else number
 
     def _thin(self) -> None:
         while len(self.far) > max(1, self.limits.far):

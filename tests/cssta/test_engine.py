@@ -13,6 +13,7 @@ from cssta.bank import Bank
 from cssta.checkpoint import CheckpointError, Model
 from cssta.config import ModelConfig
 from cssta.inpainting import InpaintingNetwork
+from cssta.propagation import Propagation
 from cssta.references import ReferencePlan
 from cssta.temporal import TemporalNetwork
 
@@ -200,6 +201,34 @@ def test_every_frame_is_encoded_once_and_few_are_kept(batch, monkeypatch):
     made.inpaint(frames, masks)
     assert sum(encoded) == 40
     assert max(kept) <= made.plan.far + 2 * max(made.plan.near) + 2 * batch
+
+
+class FillsOnePixel(Propagation):
+    """As if other frames saw a pixel of every hole."""
+
+    def run(self, pairs):
+        for frame, mask in pairs:
+            if mask.any():
+                frame, mask = frame.copy(), mask.copy()
+                seen = tuple(np.argwhere(mask)[0])
+                frame[seen], mask[seen] = 0, False
+            yield frame, mask
+
+
+@pytest.mark.parametrize("holes", [range(40), [18], [5, 6, 7, 22]])
+def test_by_default_only_far_references_with_a_hole_are_encoded_twice(holes):
+    frames, masks = clip(40, height=8, width=8)
+    masks[sorted(set(range(40)) - set(holes))] = False
+    made = inpainter(batch=4)
+    made.propagation = FillsOnePixel()
+    encoded = []
+    plain = made.network.encode
+    made.network.encode = lambda f, m: encoded.append(len(f)) or plain(f, m)
+    check(frames, masks, made.inpaint(frames, masks))
+    far = {5, 15, 25, 35}
+    assert far == set(made.plan.spread(40))
+    needed = {n for hole in holes for n in (hole - 3, hole, hole + 3) if 0 <= n < 40} | far
+    assert sum(encoded) <= len(needed) + len(far & set(holes))
 
 
 def test_frames_that_nobody_asks_for_are_not_encoded():

@@ -53,12 +53,14 @@ def register(
     alias: str,
     run_id: str,
     metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
     tracking_uri: str,
 ) -> ModelVersionInfo:
     """Store a model folder as a new version of `name`, belonging to a run, under an alias.
 
     That is `alias` where no version has it yet, else CANDIDATE: what serves changes by promotion
-    only. `metrics` become tags of the version. Raises RegistryError if the folder holds no model.
+    only. `metrics` become tags of the version, beside `tags`. Raises RegistryError if the folder
+    holds no model.
     """
     import mlflow
     from mlflow import MlflowClient
@@ -97,8 +99,9 @@ def register(
         source = f"models:/{logged.model_id}"
         created = client.create_model_version(name, source, run_id, model_id=logged.model_id)
         version = str(created.version)
-        for key, value in (metrics or {}).items():
-            client.set_model_version_tag(name, version, key, f"{value:.6g}")
+        shown = {key: f"{value:.6g}" for key, value in (metrics or {}).items()}
+        for key, value in (shown | dict(tags or {})).items():
+            client.set_model_version_tag(name, version, key, value)
         if alias in client.get_registered_model(name).aliases:
             alias = CANDIDATE
         client.set_registered_model_alias(name, alias, version)
@@ -138,13 +141,12 @@ def resolve(
     return folder, f"models:/{found.name}/{found.version}"
 
 
-def exists(source: str, tracking_uri: str) -> bool:
-    """Whether `models:/name@alias` or `models:/name/3` is registered; nothing is downloaded."""
+def carries(source: str, tag: str, value: str, tracking_uri: str) -> bool:
+    """Whether `models:/name@alias` or `models:/name/3` is registered, with that value of a tag."""
     try:
-        _find(source, tracking_uri)
+        return _find(source, tracking_uri).tags.get(tag) == value
     except RegistryError:
         return False
-    return True
 
 
 def aliases(version: ModelVersionInfo, tracking_uri: str) -> list[str]:

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines import storage
-from pipelines.actors import pack_model
 from pipelines.batch import BatchSummary, complete_bucket
 from pipelines.batch_plan import plan_batch
 from pipelines.batch_record import ModelIdentity
 from pipelines.batch_summary import STATUSES
 from pipelines.config import JobConfig
 from pipelines.content_digest import content_digest
-from pipelines.eval_summary import EvalSummary
-from pipelines.evaluate import evaluate_model
 from pipelines.failures import Failures, most_failures
 from pipelines.footage import find_footage
 from pipelines.initial_weights import initial_weights
 from pipelines.manifest import Manifest, Rejected, split
 from pipelines.model_card import CARD, model_card
 from pipelines.model_folder import write_model_folder
-from pipelines.registry import CANDIDATE, ModelVersionInfo, aliases, exists, register
+from pipelines.registration import evaluate_and_register, known_as
+from pipelines.registry import CANDIDATE, ModelVersionInfo
 from pipelines.tracking import JobRun
 from pipelines.train_stage import STAGES, StageResult, Videos, train_stage
 
@@ -97,7 +94,7 @@ def train_all(cfg: JobConfig, say: Say = print) -> TrainSummary:
         with tempfile.TemporaryDirectory(prefix="cssta-model-") as scratch:
             folder = write_model_folder(Path(scratch), model, {k: weights[k] for k in STAGES})
             (folder / CARD).write_text(model_card(cfg, start, stages, videos), encoding="utf-8")
-            version, metrics = _evaluate_and_register(cfg, folder, videos, run, say)
+            version, metrics = evaluate_and_register(cfg, folder, videos, run, say)
         rejected = _all_rejected(videos)
         run.log_metrics({"videos_rejected": len(rejected)})
         run.set_tags({"model_version": version.uri, "rejected": [bad.uri for bad in rejected]})
@@ -108,7 +105,7 @@ def train_all(cfg: JobConfig, say: Say = print) -> TrainSummary:
             run.log_metrics({f"batch_{k}": batch.count(k) for k in STATUSES})
         summary = TrainSummary(
             version,
-            _known_as(version, run.tracking_uri),
+            known_as(version, run.tracking_uri),
             tuple(stages),
             metrics,
             rejected,
@@ -150,61 +147,6 @@ def find_videos(cfg: JobConfig, say: Say) -> Videos:
 
 def _all_rejected(videos: Videos) -> tuple[Rejected, ...]:
     return (*videos.training.rejected, *videos.failures.list())
-
-
-def _evaluate_and_register(
-    cfg: JobConfig, folder: Path, videos: Videos, run: JobRun, say: Say
-) -> tuple[ModelVersionInfo, dict[str, float]]:
-    """Score and register the model, unless this very model has been, by this job."""
-    endpoint = cfg.data.s3_endpoint
-    record = storage.join(cfg.cluster.storage, cfg.name, "registered.json")
-    identity = _identity(cfg, folder, run.tracking_uri)
-    if storage.exists(record, endpoint):
-        content = json.loads(storage.read_bytes(record, endpoint))
-        version = ModelVersionInfo(**content["version"])
-        if content["identity"] == identity and exists(version.uri, run.tracking_uri):
-            say(f"already evaluated and registered: {version.uri}")
-            run.log_metrics(content["metrics"])
-            return version, content["metrics"]
-    manifest = None if cfg.evaluate.videos or not videos.held_out.videos else videos.held_out
-    say("evaluating")
-    evaluation: EvalSummary = evaluate_model(cfg, folder, manifest=manifest)
-    metrics = {k: v for k, v in evaluation.metrics().items() if v == v}
-    run.log_metrics(metrics)
-    with tempfile.TemporaryDirectory() as scratch:
-        for file in evaluation.write(Path(scratch)):
-            run.log_file(file)
-    version = register(
-        folder,
-        name=cfg.registry.name,
-        alias=cfg.registry.alias,
-        run_id=run.run_id,
-        metrics=metrics,
-        tracking_uri=run.tracking_uri,
-    )
-    say(f"registered {version.uri} as {_known_as(version, run.tracking_uri)}")
-    document = {"identity": identity, "version": asdict(version), "metrics": metrics}
-    storage.write_bytes(json.dumps(document).encode(), record, endpoint)
-    return version, metrics
-
-
-def _known_as(version: ModelVersionInfo, tracking_uri: str) -> str:
-    """The model's URI by its alias; by its number where it has none (any more)."""
-    found = aliases(version, tracking_uri)
-    return f"models:/{version.name}@{found[0]}" if found else version.uri
-
-
-def _identity(cfg: JobConfig, folder: Path, tracking_uri: str) -> str:
-    """Digest of the weights, the evaluation's configuration and the registry."""
-    whole = hashlib.sha256()
-    for name, content in sorted(pack_model(folder).items()):
-        if name == CARD:  # (where a stage was trained decides nothing)
-            continue
-        whole.update(name.encode() + hashlib.sha256(content).digest())
-    parts = (cfg.evaluate, cfg.registry, cfg.data)
-    settings = [part.model_dump(mode="json") for part in parts]
-    whole.update(json.dumps([settings, cfg.seed], sort_keys=True).encode())
-    return whole.hexdigest()
 
 
 def _on_video(say: Say) -> Callable:

@@ -17,7 +17,7 @@ from pipelines.registry import (
     CANDIDATE,
     RegistryError,
     aliases,
-    exists,
+    carries,
     register,
     resolve,
 )
@@ -38,7 +38,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, 
     )
     run = JobRun.start(cfg)
     keep = dict(name="cssta", alias="champion", run_id=run.run_id, tracking_uri=uri)
-    register(tiny_model, **keep)
+    register(tiny_model, tags={"made": "first"}, **keep)
     return uri, run, register(tiny_model, metrics={"psnr": 27.93912345}, **keep)
 
 
@@ -78,12 +78,13 @@ def test_the_same_registry_at_another_address_is_not_downloaded_again(registered
     assert len(list((tmp_path / "cssta").iterdir())) == 1
 
 
-def test_existence_is_told_without_a_download(registered, tmp_path, monkeypatch):
+def test_what_a_version_carries_is_told_without_a_download(registered, tmp_path, monkeypatch):
     uri, _, _ = registered
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert exists("models:/cssta@champion", uri) and exists("models:/cssta/1", uri)
-    assert not exists("models:/cssta@absent", uri) and not exists("models:/cssta/99", uri)
-    assert not exists("models:/other/1", uri)
+    for source in ("models:/cssta@champion", "models:/cssta/1"):
+        assert carries(source, "made", "first", uri) and not carries(source, "made", "again", uri)
+    for source in ("cssta/2", "cssta@absent", "cssta/99", "other/1"):
+        assert not carries(f"models:/{source}", "made", "first", uri)
     assert not list(tmp_path.iterdir())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from cssta.im2im import Im2Im
 from cssta.inpainting import InpaintingNetwork
 from cssta.temporal import TemporalNetwork
 from cssta.video import probe, read_frames, write_video
+from pipelines import registration
 from pipelines import train_all as module
 from pipelines.batch_plan import BatchError
 from pipelines.config import JobConfig
@@ -59,7 +59,7 @@ def trained(monkeypatch, model_folder: Path) -> dict[str, dict]:
     score = ClipScore("a.mp4", 4, 4, 0.2, 1.0, scores)
     result = EvalSummary((score,), (), 32, 32, "freeform", True)
     monkeypatch.setattr(module, "train_stage", train_stage)
-    monkeypatch.setattr(module, "evaluate_model", lambda cfg, folder, manifest: result)
+    monkeypatch.setattr(registration, "evaluate_model", lambda cfg, folder, manifest: result)
     return given
 
 
@@ -217,20 +217,6 @@ def test_what_could_not_be_completed_is_told_before_anything_is_trained(
         with pytest.raises(BatchError, match=words):
             train_all(make_config(inference=inference))
     assert not trained
-
-
-def test_what_is_registered_depends_on_weights_evaluation_and_server(
-    make_config, model_folder, tmp_path
-):
-    def identity(cfg: JobConfig | None = None, folder: Path = model_folder, uri: str = "a") -> str:
-        return module._identity(cfg or make_config(), folder, uri)
-
-    assert identity() == identity()
-    other = save_model(tmp_path / "other", replace(TINY, width=14), InpaintingNetwork(TINY))
-    assert identity(folder=other) != identity()
-    assert identity(make_config(evaluate={"clips": 1})) != identity()
-    assert identity(make_config(registry={"alias": "other"})) != identity()
-    assert identity(make_config(inference={"actors": 2})) == identity()
 
 
 def test_too_many_bad_files_end_the_job_before_it_trains(ray_cluster, make_config, damaged_folder):

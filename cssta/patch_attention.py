@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cssta.diagonal_sum import DiagonalSum, Geometry
+from cssta.half_product import product
 from cssta.query_plan import Plan
 from cssta.reference_tiles import Group, ReferenceTiles, norm_inverse_gradient
 
@@ -154,12 +155,7 @@ class _Block:
                 yield group, tile, self.tiles.around(tile, len(group.columns))
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        half = self.setting.half_dtype
-        if half is None:
-            return a @ b
-        if a.is_cuda and a.dtype == torch.float32:  # elsewhere the result is rounded, too
-            return torch.mm(a.to(half), b.to(half), out_dtype=torch.float32)
-        return (a.to(half) @ b.to(half)).to(a.dtype)
+        return product(a, b, self.setting.half_dtype)
 
     def scores(self, group: Group, tile: slice, around: slice) -> Tensor:
         """Temperature times cosine, less the offset: (Q + 1, L').

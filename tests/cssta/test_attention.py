@@ -320,6 +320,29 @@ def test_autocast_is_close(unfold, dtype, grad):
         assert close_inside(leaf.grad, exact.grad, torch.ones_like(hidden), 0.1)
 
 
+@pytest.mark.parametrize("unfold", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1e-5, 1e-3, 1e3])
+def test_autocast_takes_features_of_any_size(unfold, dtype, size):
+    targets, references, hole, hidden = clip(2, 3, channels=16)
+    references[:2] += 4 * targets  # some matches
+    targets, references = targets * size, references * size
+    allowed = torch.tensor([[True, True, False], [True, False, True]])
+    layer = CSSTALayer(10.0)
+    layer.unfold = unfold
+    weight = torch.randn(targets.shape, dtype=torch.float64, generator=torch.manual_seed(0))
+    exact = [t.clone().requires_grad_() for t in (targets, references)]
+    output = oracle_clip(*exact, hole, hidden, allowed=allowed)
+    expected = [output.detach(), *torch.autograd.grad((weight * output).sum(), exact)]
+    leaves = [t.float().requires_grad_() for t in (targets, references)]
+    with torch.autocast("cpu", dtype):
+        output, _ = layer(*leaves, hole.float(), hidden.float(), allowed)
+    gradients = torch.autograd.grad((weight * output).sum(), leaves)
+    everywhere = torch.ones_like(hidden)
+    for ours, theirs in zip([output.detach(), *gradients], expected, strict=True):
+        assert close_inside(ours, theirs, everywhere[: len(ours)], 0.05)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_features_are_close(dtype):
     inputs = clip(2, 3, channels=16)

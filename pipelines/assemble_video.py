@@ -67,7 +67,7 @@ def _assemble(
     with tempfile.TemporaryDirectory(prefix="whole-", dir=settings.claim_scratch()) as folder:
         whole = Path(folder) / f"whole{Path(task.place).suffix}"
         segments = [staging.local_segment(number, Path(folder)) for number in range(count)]
-        with opened(task, settings) as video:
+        with opened(task, settings, progress) as video:
             assemble(whole, segments, video.source.info, video.encoding, progress)
             exact = video.masks if video.encoding.lossless else None
             verify(whole, video.source, video.encoding, exact, progress)

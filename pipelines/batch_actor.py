@@ -29,6 +29,7 @@ class Completer(ModelActor):
         super().__init__(*arguments, **named)
         self._stack = ExitStack()
         self._opened: tuple[VideoTask, Opened] | None = None
+        self._watchdog: Watchdog | None = None
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         parts, results = from_row(row)
@@ -49,9 +50,9 @@ class Completer(ModelActor):
                 self.keeper.end.remote(part.key)
                 return PartResult(task.name, reason=given_up[0], message=given_up[1])
             if staged is None:
-                with Watchdog(self.settings.stall_seconds) as watchdog:
+                with Watchdog(self.settings.stall_seconds) as self._watchdog:
                     video = self._open(task)
-                    complete_part(part, video, self.engine, self.settings, watchdog.feed)
+                    complete_part(part, video, self.engine, self.settings, self._feed)
         except Exception as error:  # one video's fault must not end the others
             self._close()
             failed = failed_result(task, error)
@@ -78,8 +79,13 @@ class Completer(ModelActor):
         """The next segment is mostly of the same video."""
         if self._opened is None or self._opened[0] != task:
             self._close()
-            self._opened = (task, self._stack.enter_context(opened(task, self.settings)))
+            video = self._stack.enter_context(opened(task, self.settings, self._feed))
+            self._opened = (task, video)
         return self._opened[1]
+
+    def _feed(self) -> None:
+        """Progress was made: what is open outlives the watchdog under which it was opened."""
+        self._watchdog.feed()
 
     def _close(self) -> None:
         self._opened = None

@@ -10,7 +10,7 @@ import numpy as np
 import ray
 
 from cssta.survey import survey
-from cssta.video.container import scan
+from cssta.video.scan import scan
 from pipelines.actors import LoadEngine, load_inpainter, load_packed, plan_pool
 from pipelines.batch import batch_settings, clean_nodes, pin_model
 from pipelines.batch_estimate import (
@@ -132,7 +132,7 @@ def look_task(task: str, settings: BatchSettings) -> Look:
     """
     with (
         Watchdog(settings.stall_seconds) as watchdog,
-        opened(task_from_json(task), settings) as video,
+        opened(task_from_json(task), settings, watchdog.feed) as video,
     ):
         info, holes = video.source.info, []
         for span in spans(video):

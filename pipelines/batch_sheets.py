@@ -32,9 +32,9 @@ def draw_sheet(task: VideoTask, output: str, settings: BatchSettings) -> bytes:
     """A PNG of a published video. Raises VideoError or StorageError."""
     endpoint = settings.s3_endpoint
     with (
-        Watchdog(settings.stall_seconds),
+        Watchdog(settings.stall_seconds) as watchdog,
         tempfile.TemporaryDirectory(prefix="sheet-", dir=settings.claim_scratch()) as folder,
-        opened(task, settings) as video,
+        opened(task, settings, watchdog.feed) as video,
         _copied(output, folder, endpoint) as local,
     ):
         count = video.source.info.frames
@@ -42,7 +42,7 @@ def draw_sheet(task: VideoTask, output: str, settings: BatchSettings) -> bytes:
         shown = list(range(0, count, every))[:COLUMNS]
         frames, result = (
             np.stack([_eight_bits(frame.rgb()) for _, frame in sorted(source.pick(shown).items())])
-            for source in (video.source, open_source(local))
+            for source in (video.source, open_source(local, progress=watchdog.feed))
         )
         picked = video.masks.pick(shown)
         masks = np.stack([picked[index] for index in shown])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -58,19 +58,23 @@ class Opened:
 
 
 @contextmanager
-def opened(task: VideoTask, settings: BatchSettings) -> Iterator[Opened]:
-    """Open a task's inputs. Raises VideoError or StorageError."""
+def opened(
+    task: VideoTask, settings: BatchSettings, progress: Callable[[], None] = lambda: None
+) -> Iterator[Opened]:
+    """Open a task's inputs; `progress` as in `open_source`. Raises VideoError or StorageError."""
     cache, options = settings.cache(), VideoOptions(**task.options)
     with cache.open(task.video, _stamp(task.identity.get("input"))) as video:
-        source = open_source(video, options.fps)
+        source = open_source(video, options.fps, progress)
         # (The output's ending chooses the container.)
         name = PurePosixPath(task.place).name
         encoding = choose_encoding(source.info, Path(name), **options.encoding())
         if task.mask is None:
-            yield Opened(source, _masks(task, source, None, settings, options), encoding, options)
+            masks = _masks(task, source, None, settings, options, progress)
+            yield Opened(source, masks, encoding, options)
             return
         with cache.open(task.mask, _stamp(task.identity.get("mask"))) as mask:
-            yield Opened(source, _masks(task, source, mask, settings, options), encoding, options)
+            masks = _masks(task, source, mask, settings, options, progress)
+            yield Opened(source, masks, encoding, options)
 
 
 def _masks(
@@ -79,10 +83,11 @@ def _masks(
     path: Path | None,
     settings: BatchSettings,
     options: VideoOptions,
+    progress: Callable[[], None],
 ) -> MaskSource | DrawnMasks:
     spec = options.mask_spec(path)
     if spec is not None:
-        return open_masks(spec, source)
+        return open_masks(spec, source, progress)
     info = source.info
     return DrawnMasks(task.mask_seed, info.frames, info.height, info.width, settings.ratio)
 

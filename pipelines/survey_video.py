@@ -11,7 +11,7 @@ import numpy as np
 
 from cssta.segments import Segment, plan_segments
 from cssta.survey import Scene, Survey, survey
-from cssta.video.container import scan
+from cssta.video.scan import scan
 from pipelines.batch_record import VideoTask
 from pipelines.batch_source import BatchSettings, Opened, opened
 from pipelines.staging import Staging
@@ -61,14 +61,14 @@ def survey_task(
 ) -> Surveyed:
     """Look through a video, or remember what was found earlier.
 
-    `progress` is called at every frame. Raises VideoError or StorageError.
+    `progress` is called at every packet and frame. Raises VideoError or StorageError.
     """
     staging = Staging(task, settings.s3_endpoint)
     earlier = staging.survey()
     if earlier is not None:
         with suppress(TypeError, KeyError, ValueError):  # of another form: looked at again
             return Surveyed.from_dict(earlier)
-    with opened(task, settings) as video:
+    with opened(task, settings, progress) as video:
         found = look_through(video, progress)
     staging.put_survey(found.to_dict())
     return found

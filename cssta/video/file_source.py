@@ -6,7 +6,8 @@ import bisect
 import itertools
 import logging
 import struct
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +16,10 @@ import av
 from av.sidedata.sidedata import Type
 
 from cssta.video.colour import Colour
-from cssta.video.container import decode_frames, open_video, scan
+from cssta.video.container import decode_frames, open_video
 from cssta.video.errors import VideoError
 from cssta.video.planes import bit_depth, has_alpha, planar
+from cssta.video.scan import scan
 from cssta.video.source import SourceFrame, SourceInfo, VideoSource
 
 log = logging.getLogger(__name__)
@@ -26,10 +28,15 @@ KEYS_TRIED = 3  # key frames to seek to before giving up on seeking
 
 
 class FileSource(VideoSource):
-    """A video file. Raises VideoError where it cannot be read or displayed as it is stored."""
+    """A video file. Raises VideoError where it cannot be read or displayed as it is stored.
 
-    def __init__(self, path: Path) -> None:
-        self._scan = scan(path)
+    `progress` is called whenever a packet is read or decoded, now and later, in whichever thread
+    does it: also for the frames on the way to those asked for, which may be all of a long file.
+    """
+
+    def __init__(self, path: Path, progress: Callable[[], None] = lambda: None) -> None:
+        self._progress = progress
+        self._scan = scan(path, progress)
         self.info = self._describe(path)
         self._seekable = self._scan.seekable
         self._report()
@@ -173,11 +180,11 @@ class FileSource(VideoSource):
             decoded.close()
         if self._seekable and keys[-1] > 0:
             log.info("%s: frame %d is decoded to from the start", self.info.path, index)
-        yield from enumerate(decode_frames(self.info.path))
+        yield from enumerate(decode_frames(self.info.path, progress=self._progress))
 
     def _sought(self, time: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames after a seek, numbered by their times, as long as those are known ones."""
-        for frame in decode_frames(self.info.path, time):
+        for frame in decode_frames(self.info.path, time, self._progress):
             shown = _time(frame)
             place = -1 if shown is None else bisect.bisect_left(self.info.pts, shown)
             if place < 0 or place == self.info.frames or self.info.pts[place] != shown:
@@ -264,7 +271,7 @@ def _rotation(path: Path, frame: av.VideoFrame) -> int:
     return turned % 360
 
 
-def _rate(stated: Fraction, times: tuple[int, ...], time_base: Fraction) -> Fraction:
+def _rate(stated: Fraction, times: array[int], time_base: Fraction) -> Fraction:
     """The stated frame rate where the times bear it out to 1 % or a frame, else their average."""
     if len(times) < 2:
         return stated

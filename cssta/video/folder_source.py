@@ -77,7 +77,7 @@ class FolderSource(VideoSource):
             stored_height=height,
             stored_width=width,
             rotation=0,
-            pts=tuple(range(len(files))),
+            pts=range(len(files)),
             time_base=1 / rate,
             fps=rate,
             codec=files[0].suffix[1:].lower(),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from cssta.video.container import DEFAULT_FPS, scan
+from cssta.video.container import DEFAULT_FPS
 from cssta.video.frame_folder import picture_files, read_picture
+from cssta.video.scan import scan
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ turned upright, as the video is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -143,25 +143,34 @@ class HeldMasks:
         return {index: found[min(index, self.length - 1)] for index in indices}
 
 
-def open_layer(path: Path, shape: Shape, threshold: int | None = None) -> MaskLayer:
+def open_layer(
+    path: Path,
+    shape: Shape,
+    threshold: int | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> MaskLayer:
     """The masks in a file or folder, at the video's size. Raises VideoError."""
     files = sequence_files(path)
     if files is None:
-        return VideoMasks(FileSource(path), shape, threshold)
+        return VideoMasks(FileSource(path, progress), shape, threshold)
     if files == [path]:
         return StillMask(path, shape, threshold)
     return PictureMasks(files, shape, threshold)
 
 
 def open_mask_files(
-    path: Path, info: SourceInfo, threshold: int | None = None, hold_last: bool = False
+    path: Path,
+    info: SourceInfo,
+    threshold: int | None = None,
+    hold_last: bool = False,
+    progress: Callable[[], None] = lambda: None,
 ) -> MaskLayer:
-    """The masks in a file or folder for a video.
+    """The masks in a file or folder for a video; `progress` as in `open_source`.
 
     Raises VideoError where they cannot be read, or "mask-length" where their number is not the
     video's; `hold_last` allows that unless the mask has another frame rate over the same time.
     """
-    layer = open_layer(path, Shape.of(info), threshold)
+    layer = open_layer(path, Shape.of(info), threshold, progress)
     if layer.length is None or abs(layer.length - info.frames) <= LENGTH_TOLERANCE:
         return layer
     seconds = (

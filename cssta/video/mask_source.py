@@ -6,7 +6,7 @@ A mask is bool (H, W) in the video's upright pixels, True = hole.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,8 +126,10 @@ class AlphaMasks:
         return opacity <= self._limit * (np.iinfo(opacity.dtype).max // 255)
 
 
-def open_masks(spec: MaskSpec, source: VideoSource) -> MaskSource:
-    """The masks for a video.
+def open_masks(
+    spec: MaskSpec, source: VideoSource, progress: Callable[[], None] = lambda: None
+) -> MaskSource:
+    """The masks for a video; `progress` as in `open_source`, for a mask video.
 
     Raises:
         VideoError: the mask cannot be read, or does not belong to the video: "mask-length" (any
@@ -136,7 +138,8 @@ def open_masks(spec: MaskSpec, source: VideoSource) -> MaskSource:
     info = source.info
     layers: list[MaskLayer] = []
     if spec.path is not None:
-        layers.append(open_mask_files(Path(spec.path), info, spec.threshold, spec.hold_last))
+        path, hold_last = Path(spec.path), spec.hold_last
+        layers.append(open_mask_files(path, info, spec.threshold, hold_last, progress))
     if spec.boxes:
         layers.append(BoxMasks(spec.boxes, info))
     if spec.alpha:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cssta.video.container import Scan, decode_frames, scan, to_rgb8
+from cssta.video.container import decode_frames, to_rgb8
 from cssta.video.errors import VideoError
 from cssta.video.frame_folder import picture_files, read_pictures
+from cssta.video.scan import Scan, scan
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +128,10 @@ def _by_decord(path: Path, wanted: list[int], found: Scan) -> np.ndarray | None:
 
 
 def _by_pyav(path: Path, wanted: list[int], found: Scan) -> np.ndarray:
-    if found.pts:
+    if found.sound:
         picked: dict[int, np.ndarray] = {}
         for run in _runs(sorted(set(wanted)), found.keys):
-            picked |= _pick(path, set(run), found, found.pts[run[0]])
+            picked |= _pick(path, set(run), found, found.times[run[0]])
         if len(picked) == len(set(wanted)):
             return np.stack([picked[index] for index in wanted])
     picked = _pick(path, set(wanted), found, None)
@@ -161,7 +162,7 @@ def _pick(path: Path, wanted: set[int], found: Scan, start: int | None) -> dict[
     """Frames by number: told by their time after a seek to `start`, else by counting."""
     picked: dict[int, np.ndarray] = {}
     for count, frame in enumerate(decode_frames(path, start)):
-        index = count if start is None else bisect.bisect_left(found.pts, frame.pts)
+        index = count if start is None else bisect.bisect_left(found.times, frame.pts)
         if index in wanted:
             picked[index] = to_rgb8(frame)
         if len(picked) == len(wanted) or index > max(wanted):

@@ -8,7 +8,7 @@ codec. decord, which serves training with single frames, knows 8-bit RGB only an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -58,7 +58,7 @@ class SourceInfo:
     stored_height: int
     stored_width: int
     rotation: int
-    pts: tuple[int, ...] = field(repr=False)
+    pts: Sequence[int] = field(repr=False)
     time_base: Fraction
     fps: Fraction
     codec: str
@@ -152,11 +152,17 @@ class VideoSource(ABC):
             )
 
 
-def open_source(path: str | Path, fps: Fraction | float | None = None) -> VideoSource:
+def open_source(
+    path: str | Path,
+    fps: Fraction | float | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> VideoSource:
     """Look at a video file, folder of pictures, sequence ("shot.%04d.png") or single picture.
 
     Args:
         fps: frames per second of pictures (default 24); a file states its own.
+        progress: called at every packet of a file that is read or decoded, now and whenever
+            frames are asked for, those that are passed over included.
 
     Raises VideoError where there is no video or it is of a kind that cannot be completed.
     """
@@ -165,4 +171,4 @@ def open_source(path: str | Path, fps: Fraction | float | None = None) -> VideoS
 
     path = Path(path)
     files = sequence_files(path)
-    return FileSource(path) if files is None else FolderSource(path, files, fps)
+    return FileSource(path, progress) if files is None else FolderSource(path, files, fps)

@@ -10,8 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from cssta.video.container import scan
 from cssta.video.errors import VideoError
+from cssta.video.scan import scan
 
 BT709 = 1
 LIMITED_RANGE = 1

@@ -196,8 +196,8 @@ def test_decoding_starts_at_the_nearest_key_frame(tmp_path, monkeypatch):
     decoded = []
     plain = file_source.decode_frames
 
-    def counting(path, start=None):
-        for frame in plain(path, start):
+    def counting(*place, **named):
+        for frame in plain(*place, **named):
             decoded.append(frame.pts)
             yield frame
 
@@ -219,7 +219,7 @@ def test_seeking_that_goes_wrong_is_given_up(tmp_path, monkeypatch, caplog):
     source = open_source(make_video(tmp_path / "a.mp4", SHOT, options={"g": "5"}))
     plain = file_source.decode_frames
 
-    def misses(path, start=None):
+    def misses(path, start=None, progress=None):
         frames = plain(path, start)
         if start is not None:
             for _ in range(4):
@@ -322,8 +322,8 @@ def test_frames_that_the_container_does_not_list_are_an_error(tmp_path, monkeypa
     source = open_source(make_video(tmp_path / "a.mp4", SHOT))
     plain = file_source.decode_frames
 
-    def one_less(path, start=None):
-        return (frame for number, frame in enumerate(plain(path, start)) if number != 7)
+    def one_less(*place, **named):
+        return (frame for number, frame in enumerate(plain(*place, **named)) if number != 7)
 
     monkeypatch.setattr(file_source, "decode_frames", one_less)
     with pytest.raises(VideoError, match="frame 7 is not the one") as caught:

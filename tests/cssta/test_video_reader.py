@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cssta.video import VideoError, iter_frames, probe, read_frames, reader, write_video
-from cssta.video.container import scan
+from cssta.video.scan import scan
 from tests.cssta.media import (
     claim_frames,
     clip,

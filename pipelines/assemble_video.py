@@ -18,6 +18,7 @@ from typing import Any
 from cssta.quality import quality
 from cssta.video import assemble, verify
 from pipelines import batch_finished, storage
+from pipelines.batch_lease import check_held
 from pipelines.batch_masks import ChangedInputError, stamp_of
 from pipelines.batch_record import VideoOutcome, VideoTask, record_of
 from pipelines.batch_source import BatchSettings, opened
@@ -35,7 +36,8 @@ def assemble_video(
     Doing it again, as after the process was killed in the middle, does no harm.
     `progress` is called at every frame that is looked at, and every packet that is written.
 
-    Raises VideoError, StorageError, UnstagedError, or ChangedInputError.
+    Raises VideoError, StorageError, UnstagedError, ChangedInputError, or LeaseError where another
+    batch has taken over.
     """
     finished = published(task, settings)
     if finished is not None:
@@ -122,6 +124,16 @@ def _publish(
     progress: Callable[[], None],
 ) -> None:
     endpoint = settings.s3_endpoint
+
+    def check() -> None:
+        # (Of a batch whose driver has died another may be the successor, as with a newer model.)
+        if settings.lease:
+            check_held(task.root, settings.lease, endpoint)
+
+    def remove(uri: str) -> None:
+        check()
+        storage.delete(uri, endpoint)
+
     with open(whole, "rb") as file:
         content = sha256()
         while chunk := file.read(2**22):
@@ -129,13 +141,14 @@ def _publish(
             progress()
     size, digest = whole.stat().st_size, content.hexdigest()
     _check_inputs(task, endpoint)
+    patiently(check)
     if outcome.output == task.output:
         batch_finished.retire_foreign(task, digest, endpoint)
     # An old record must not vouch for the new output, should the publishing end between the two;
     # a picture of the old output must not be taken for one of the new.
     for uri in (record_of(outcome.output), task.sheet):
-        patiently(lambda uri=uri: storage.delete(uri, endpoint))
-    patiently(lambda: storage.publish(whole, outcome.output, endpoint, task.staging, digest))
+        patiently(lambda uri=uri: remove(uri))
+    patiently(lambda: storage.publish(whole, outcome.output, endpoint, task.staging, digest, check))
     batch_finished.write(task, settings.model, outcome, size, digest, endpoint)
     batch_finished.clear_other_place(task, outcome.output, endpoint)
 

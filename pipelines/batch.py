@@ -14,6 +14,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -35,7 +36,7 @@ from pipelines.assemble_video import assemble_video
 from pipelines.batch_actor import Completer
 from pipelines.batch_collect import Collector
 from pipelines.batch_finished import put_in_place
-from pipelines.batch_lease import Lease
+from pipelines.batch_lease import Lease, LeaseError
 from pipelines.batch_names import WORK
 from pipelines.batch_plan import Plan, output_of, plan_batch
 from pipelines.batch_progress import BatchProgress
@@ -88,9 +89,9 @@ def complete_bucket(
     started = time.monotonic()
     identity, files = pin_model(cfg, model)
     output, endpoint = output_of(cfg), cfg.data.s3_endpoint
-    settings = batch_settings(cfg, identity)
     outcomes: list[VideoOutcome] = []
     with Lease(output, endpoint, say) as lease:
+        settings = replace(batch_settings(cfg, identity), lease=lease.token)
         plan = plan_batch(cfg, identity)
         quarantine = Quarantine(output, endpoint)
         progress = BatchProgress.of(plan, say)
@@ -225,10 +226,12 @@ def _complete(
 
 
 def assemble_task(task: VideoTask, settings: BatchSettings) -> VideoOutcome:
-    """`assemble_video`, whose errors are outcomes."""
+    """`assemble_video`, whose errors are outcomes, but for LeaseError: the whole batch's end."""
     try:
         with Watchdog(settings.stall_seconds) as watchdog:
             return assemble_video(task, settings, watchdog.feed)
+    except LeaseError:
+        raise
     except Exception as error:
         return failure(task, *as_failure(task, error))
 

@@ -3,11 +3,12 @@
 Of two drivers each would do the other's work again; and where their inputs, model or settings
 differ, so does what they publish under the same names (whole, and recorded only by whose it is).
 So each looks at the lease again before it has a video published, and ends if it was lost; while the
-storage does not answer, it waits. A lease whose driver is seen to be dead, or that nobody renews,
-is taken over; no clocks are compared. (Object stores
-have no locks: of two drivers that start in the same moment the one that wrote last has it, and the
-other finds that out. Between a look at the lease and a publishing another may still take it: a
-record is only written for one's own bytes.)
+storage does not answer, it waits. What it had begun may outlive it in other processes, so these
+look too, last of all before an output gets its name (`check_held`). A lease whose driver is seen to
+be dead, or that nobody renews, is taken over; no clocks are compared. (Object stores have no locks:
+of two drivers that start in the same moment the one that wrote last has it, and the other finds
+that out. In the moment between the last look and the naming another may still take it: a record is
+only written for one's own bytes.)
 """
 
 from __future__ import annotations
@@ -63,8 +64,7 @@ class Lease:
         patience: float = PATIENCE,
     ) -> None:
         self._output, self._endpoint, self._say = output, s3_endpoint, say
-        self._folder = join(output, WORK, "lease")
-        self._file = join(self._folder, "driver.json")
+        self._folder, self._file = join(output, WORK, "lease"), _file_of(output)
         self._beat, self._stale, self._patience = beat, stale, patience
         self._own = {"token": uuid.uuid4().hex, "beat": 0, **this_process()}
         self._over, self._lost = threading.Event(), ""
@@ -72,6 +72,11 @@ class Lease:
         self._renewed = time.monotonic()
         self.since = 0
         """When it was taken: ns, by the storage's clock."""
+
+    @property
+    def token(self) -> str:
+        """What tells this lease from all others."""
+        return self._own["token"]
 
     def check(self, look: bool = False) -> None:
         """Raise LeaseError if another driver has taken over meanwhile.
@@ -169,26 +174,45 @@ class Lease:
         return found is not None and found.get("token") == self._own["token"]
 
     def _read(self) -> dict[str, Any] | None:
-        def read() -> bytes | None:
-            if not exists(self._file, self._endpoint):
-                return None
-            try:
-                return read_bytes(self._file, self._endpoint)
-            except StorageError:
-                if exists(self._file, self._endpoint):
-                    raise
-                return None
-
-        content = with_retries(read)
-        with suppress(ValueError):
-            found = None if content is None else json.loads(content)
-            return found if isinstance(found, dict) else None
-        return None  # damaged: nobody's
+        return with_retries(lambda: _read(self._file, self._endpoint))
 
     def _write(self) -> None:
         content, now = json.dumps(self._own).encode(), time.monotonic()
         with_retries(lambda: write_bytes(content, self._file, self._endpoint, self._folder))
         self._renewed = now
+
+
+def check_held(output: str, token: str, s3_endpoint: str | None = None) -> None:
+    """Raise LeaseError if an output's lease is another's than the driver's who has this token.
+
+    Where there is none, its driver has given it back, or is about to write it again: a transient
+    StorageError. Raises StorageError.
+    """
+    found = _read(_file_of(output), s3_endpoint)
+    if found is None:
+        raise StorageError(f"{output}: no batch works on it any more", transient=True)
+    if found.get("token") != token:
+        raise LeaseError(f"{output}: {_who(found)} has taken over; nothing more is published")
+
+
+def _file_of(output: str) -> str:
+    return join(output, WORK, "lease", "driver.json")
+
+
+def _read(uri: str, endpoint: str | None) -> dict[str, Any] | None:
+    """A lease; None where there is none, or one that is damaged, and so nobody's."""
+    if not exists(uri, endpoint):
+        return None
+    try:
+        content = read_bytes(uri, endpoint)
+    except StorageError:
+        if exists(uri, endpoint):
+            raise
+        return None
+    with suppress(ValueError):
+        found = json.loads(content)
+        return found if isinstance(found, dict) else None
+    return None
 
 
 def this_process() -> dict[str, Any]:

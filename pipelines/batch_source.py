@@ -25,6 +25,7 @@ class BatchSettings:
         ratio: range of the hole's share where masks are drawn.
         limits: see `cssta.quality.judge`.
         stall_seconds: after which a process without progress is taken to hang.
+        lease: token of the driver's lease, without which nothing is published; "": there is none.
     """
 
     model: ModelIdentity
@@ -37,6 +38,7 @@ class BatchSettings:
     self_test_frames: int = 0
     limits: tuple[tuple[str, float], ...] = ()
     stall_seconds: float = 900.0
+    lease: str = ""
 
     def claim_scratch(self) -> Path:
         """The folder, made on this node."""

@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -90,6 +90,7 @@ def publish(
     s3_endpoint: str | None = None,
     temporary: str | None = None,
     digest: str | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Put a local file at a URI so that it is seen there whole or not at all.
 
@@ -102,6 +103,7 @@ def publish(
             killed process leaves can be found and removed; None: a hidden name beside the target.
         digest: SHA-256 of the local file. What arrived is read again and held against it before it
             gets its name. (What is too large to move has its name by then, and loses it.)
+        check: called just before it gets its name; what it raises leaves all as it was.
 
     Raises StorageError.
     """
@@ -123,6 +125,8 @@ def publish(
         before = _look(system, path) if partial == path else None
         is_damaged = False
         try:
+            if partial == path:
+                check()
             pafs.copy_files(str(local), partial, destination_filesystem=system)
             written = system.get_file_info(partial).size
             if written != size:
@@ -131,6 +135,7 @@ def publish(
             if is_damaged:
                 raise StorageError(f"{uri}: was damaged on its way", transient=True)
             if partial != path:
+                check()
                 system.move(partial, path)
         except BaseException:
             with suppress(OSError, ArrowException):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pytest
 from cssta.video import VideoError, iter_frames, probe, read_frames, write_video
 from pipelines import assemble_video as module
 from pipelines import storage
+from pipelines.batch_lease import LeaseError
 from pipelines.batch_masks import ChangedInputError
 from pipelines.batch_plan import plan_batch
-from pipelines.batch_record import record_of
+from pipelines.batch_record import ModelIdentity, record_of
 from pipelines.staging import Staging, UnstagedError
-from pipelines.storage import StorageError, exists, local_copy, publish
+from pipelines.storage import StorageError, exists, local_copy, publish, write_bytes
 from pipelines.video_failures import KEEPING, as_failure
 from tests.pipelines.one_process import (
     MODEL,
@@ -241,6 +243,48 @@ def test_what_is_missing_may_have_been_published_by_another(one_video, monkeypat
     monkeypatch.setattr(module, "survey_task", meanwhile)
     outcome = module.assemble_video(task, settings)
     assert outcome.status == "done" and Path(task.output).exists()
+
+
+@pytest.mark.parametrize("when", ["before", "once it is uploaded", "and has ended"])
+def test_nothing_is_published_over_what_a_successor_did(one_video, monkeypatch, when: str):
+    """A driver dies and its assembler lives on; another begins, with a newer model."""
+    cfg, task, _ = one_video
+    monkeypatch.setattr("pipelines.retries.FIRST_WAIT", 0.001)
+    newer = ModelIdentity("folder", "4", "another digest")
+    (successor,) = plan_batch(cfg, newer).tasks
+    lease = f"{task.root}/_work/lease/driver.json"
+    ours, theirs = (
+        replace(settings_of(cfg, model), lease=token)
+        for model, token in ((MODEL, "ours"), (newer, "theirs"))
+    )
+
+    def succeed() -> dict[Path, bytes]:
+        write_bytes(b'{"token": "theirs", "pid": 7, "host": "there"}', lease)
+        assert complete_one(successor, theirs).status == "done"
+        if when == "and has ended":
+            storage.delete(lease)
+        return {path: path.read_bytes() for path in Path(task.root).glob("a.mp4*")}
+
+    def uploaded(local: Path, uri: str, endpoint, temporary, digest, check) -> None:
+        monkeypatch.setattr(storage, "publish", publish)
+
+        def last_look() -> None:
+            published.update(succeed())
+            check()
+
+        publish(local, uri, endpoint, temporary, digest, last_look)
+
+    write_bytes(b'{"token": "ours"}', lease)
+    complete_parts(task, ours)
+    published: dict[Path, bytes] = {}
+    if when == "once it is uploaded":
+        monkeypatch.setattr(storage, "publish", uploaded)
+    else:
+        published = succeed()
+    with pytest.raises(StorageError if when == "and has ended" else LeaseError):
+        module.assemble_video(task, ours)
+    assert len(published) == 2
+    assert {path: path.read_bytes() for path in Path(task.root).glob("a.mp4*")} == published
 
 
 def test_joining_gives_signs_of_life_at_every_packet(one_video, monkeypatch):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import batch_lease
-from pipelines.batch_lease import Lease, LeaseError
-from pipelines.storage import StorageError, exists, join, read_bytes, write_bytes
+from pipelines.batch_lease import Lease, LeaseError, check_held
+from pipelines.storage import StorageError, delete, exists, join, read_bytes, write_bytes
 
 HOLDS = """
 import sys, time
@@ -119,6 +119,21 @@ def test_a_lease_is_looked_at_before_publishing(output):
         lease.check()
         with pytest.raises(LeaseError, match="has taken over"):
             lease.check(look=True)
+
+
+def test_whoever_has_its_token_can_look_at_it(output):
+    with Lease(*output, beat=60) as lease:
+        check_held(output[0], lease.token, output[1])
+        of_another_machine(output)
+        with pytest.raises(LeaseError, match=r"far-host.* has taken over"):
+            check_held(output[0], lease.token, output[1])
+        write_bytes(b"{", file_of(output), output[1])
+        with pytest.raises(StorageError, match="no batch works on it") as caught:
+            check_held(output[0], lease.token, output[1])
+        assert caught.value.transient, "its driver writes it anew"
+    delete(file_of(output), output[1])
+    with pytest.raises(StorageError, match="no batch works on it"):
+        check_held(output[0], lease.token, output[1])
 
 
 @pytest.mark.parametrize("error", [StorageError("no answer"), ConnectionResetError()])

@@ -191,6 +191,29 @@ def test_temporary_names_can_be_kept_in_one_place(tmp_path: Path, bucket, monkey
         assert not storage.exists(gone, bucket[1])
 
 
+@pytest.mark.parametrize("most_moved", [storage.MOST_MOVED, 1])
+def test_the_last_word_before_a_file_gets_its_name(tmp_path, bucket, monkeypatch, most_moved: int):
+    monkeypatch.setattr(storage, "MOST_MOVED", most_moved)
+    uri = put(tmp_path, bucket, "film.mp4", b"older")
+    work = storage.join(bucket[0], "_work/a")
+    (tmp_path / "new").write_bytes(b"newer")
+    asked = []
+
+    def check() -> None:
+        asked.append(storage.read_bytes(uri, bucket[1]))
+        if len(asked) == 1:
+            raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        storage.publish(tmp_path / "new", uri, bucket[1], work, None, check)
+    assert storage.read_bytes(uri, bucket[1]) == b"older"
+    storage.publish(tmp_path / "new", uri, bucket[1], work, None, check)
+    assert storage.read_bytes(uri, bucket[1]) == b"newer" and asked == [b"older"] * 2
+    system, root = storage.filesystem(*bucket)
+    files = system.get_file_info(pafs.FileSelector(root, recursive=True))
+    assert [file.base_name for file in files if file.is_file] == ["film.mp4"]
+
+
 def test_what_is_too_large_to_be_moved_goes_to_its_name_at_once(tmp_path, bucket, monkeypatch):
     monkeypatch.setattr(storage, "MOST_MOVED", 10)
     uri, work = storage.join(bucket[0], "film.mp4"), storage.join(bucket[0], "_work/a")

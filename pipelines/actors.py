@@ -138,12 +138,8 @@ def plan_pool(cfg: JobConfig, resources: dict[str, float], videos: int) -> Actor
         size = min(size, math.floor((cpus - 1) / each))
     size = max(1, size)
     if size < min(inference.actors, videos):
-        log.warning(
-            "%d actors rather than %d: the cluster has %g CPUs, and one is left for reading",
-            size,
-            inference.actors,
-            cpus,
-        )
+        words = "%d actors rather than %d: the cluster has %g CPUs, and one is left for reading"
+        log.warning(words, size, inference.actors, cpus)
     # One actor on a cluster of one CPU still leaves room for Ray Data's own tasks.
     each = min(each, max(cpus - 0.5, 0.5)) if cpus and cpus <= size * each else each
     share = inference.gpus_per_actor or 1.0
@@ -189,6 +185,10 @@ class Keeper:
     def end(self, name: str) -> None:
         """What was started has ended, well or not: its starts so far killed nothing."""
         del self._starts[name]
+
+    def at_work(self) -> list[str]:
+        """What was started and has not ended."""
+        return list(self._starts)
 
     def give_up(self, name: str, reason: str = "given-up", message: str = "") -> None:
         """Nothing more is to be done for a video; why, in a slug and in words."""

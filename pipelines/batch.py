@@ -14,11 +14,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import ray
 from ray.data import TaskPoolStrategy
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.actors import (
@@ -48,7 +50,7 @@ from pipelines.batch_summary import BatchSummary
 from pipelines.batch_units import PartResult, group_tasks, most_units, survey_group
 from pipelines.config import JobConfig
 from pipelines.node_cache import PREFIX
-from pipelines.placement import on_a_worker
+from pipelines.placement import among_workers, on_a_worker
 from pipelines.registry import resolve
 from pipelines.retries import with_retries
 from pipelines.staging import Staging
@@ -199,13 +201,13 @@ def _complete(
     source.context.execution_no_progress_timeout_s = -1
     # What asks for CPUs would wait without end where nodes are lost and actors hold all that are
     # left. (And Ray Data would make one operator of two that ask for the same, so that whoever
-    # looks through a long video completes all of it; of these it cannot.)
+    # looks through a long video completes all of it; the actors ask for more.)
     units = source.flat_map(
         survey_group,
         fn_kwargs={"settings": settings, "keeper": keeper},
         compute=TaskPoolStrategy(size=min(pool.readers, len(rows))),
         num_cpus=0,
-        ray_remote_args_fn=on_a_worker,
+        label_selector=among_workers(),
     )
     completed = map_actors(units, Completer, pool, keeper, files, settings, load_engine)
     assemble = ray.remote(num_cpus=0, max_retries=3)(assemble_task)
@@ -217,8 +219,16 @@ def _complete(
     def give_up(name: str) -> None:
         ask(keeper.give_up.remote(name), None)
 
+    def at_work() -> list[str]:
+        with suppress(RayError):  # (the next line may know)
+            return ray.get(keeper.at_work.remote(), timeout=10)
+        return []
+
     assemblers = cfg.inference.assemblers or max(2, pool.size // 2)
-    with Collector(plan.tasks, publish, *ends, give_up, assemblers, progress) as collector:
+    with (
+        progress.told(plan.tasks, at_work),
+        Collector(plan.tasks, publish, *ends, give_up, assemblers, progress) as collector,
+    ):
         for row in completed.iter_rows():
             lease.check()
             for result in json.loads(row["results"]):

@@ -77,7 +77,8 @@ class Collector:
 
     def _finish(self, task: VideoTask) -> None:
         try:
-            outcome = self._assemble(task)
+            with self._progress.joining():
+                outcome = self._assemble(task)
         except LeaseError:  # (the whole batch's end)
             raise
         except Exception as error:  # (of the cluster: what a video does wrong is an outcome)

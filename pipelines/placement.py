@@ -23,3 +23,15 @@ def on_a_worker() -> dict[str, Any]:
         return {}
     (chosen,) = random.choices(list(cpus), list(cpus.values()))
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(chosen, soft=True)}
+
+
+def among_workers() -> dict[str, str] | None:
+    """The same as a label selector of Ray Data's tasks, which it spreads over what is left.
+
+    None where no node is to be left out, or none would be left.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    without = [node["NodeID"] for node in nodes if not node["Resources"].get("CPU")]
+    if not without or len(without) == len(nodes):
+        return None
+    return {"ray.io/node-id": f"!in({','.join(without)})"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import random
 import threading
 from pathlib import Path
@@ -108,14 +109,45 @@ def test_a_lost_lease_ends_the_batch_instead_of_a_video():
 
 def test_progress_counts_videos_frames_rate_and_time_left():
     now = [0.0]
-    lines: list[str] = []
-    progress = BatchProgress(4, 4000, lines.append, clock=lambda: now[0], every=10)
+    progress = BatchProgress(4, 4000, clock=lambda: now[0])
     tasks = {name: make_task(name) for name in "abcd"}
     for number, name in enumerate("abc"):
         now[0] = 10.0 * (number + 1)
         progress.add_part(tasks[name], PartResult(name, 0, 1, 50, 50))
         progress.add_video(VideoOutcome(name, "", "", "failed" if name == "b" else "done"))
-    assert lines[-1].startswith("2/4 videos, 150 frames, 5.0 frames/s, about 10 s left, 1 failed")
+    assert progress.text() == ("3/4 videos, 150 frames, 5.0 frames/s, about 10 s left, 1 failed")
+
+
+def test_what_an_earlier_run_had_staged_is_not_in_the_rate():
+    now = [0.0]
+    progress = BatchProgress(1, 1000, clock=lambda: now[0])
+    task = make_task("a")
+    for number in range(8):
+        progress.add_part(task, PartResult("a", number, 10, 100, 1000, resumed=True))
+    assert progress.text() == "0/1 videos, 800 frames (800 of them by an earlier run), 0 failed"
+    now[0] = 50.0
+    progress.add_part(task, PartResult("a", 8, 10, 100, 1000))
+    assert progress.text().endswith("run), 2.0 frames/s, about 50 s left, 0 failed")
+
+
+def test_progress_is_told_while_a_long_video_is_looked_through_or_joined():
+    lines: queue.Queue[str] = queue.Queue()
+    work = ["long", "gone", "other 3", "gone 1"]
+    tasks = [make_task(name) for name in ("long", "other", "gone", "a")]
+    progress = BatchProgress(4, 4000, lines.put, every=0.01)
+    progress.add_video(VideoOutcome("gone", "", "", "failed"))  # (its starts were never ended)
+    with progress.told(tasks, lambda: work):
+        assert lines.get(timeout=60) == (
+            "1/4 videos, 0 frames, 1 failed; surveying 1, completing 1 segment"
+        )
+        work.clear()
+        with progress.joining():
+            while not (line := lines.get(timeout=60)).endswith("; joining 1"):
+                assert line
+        while "joining" in lines.get(timeout=60):
+            pass
+    assert not [t for t in threading.enumerate() if t.name == "batch progress"]
+    assert progress.text() == "1/4 videos, 0 frames, 1 failed"
 
 
 def test_what_was_finished_before_is_in_the_total_too():

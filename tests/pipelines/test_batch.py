@@ -12,10 +12,15 @@ import av
 import cv2
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from cssta.video import open_source, read_frames, write_video
+from pipelines.actors import model_digest, pack_model
 from pipelines.batch import BatchSummary, complete_bucket
+from pipelines.batch_record import ModelIdentity
 from pipelines.config import JobConfig
+from pipelines.registry import aliases, register
+from pipelines.tracking import JobRun
 from tests.pipelines.fake_engines import load_grey
 from tests.pipelines.one_process import NO_LIMITS
 
@@ -235,12 +240,38 @@ def test_drawn_masks_are_scored_and_shown_with_the_truth(ray_cluster, tmp_path: 
     assert sheet.shape[0] >= 4 * 64 and sheet.shape[1] >= 3 * 80  # four rows, frames 0, 10 and 20
 
 
-def test_with_a_real_model(ray_cluster, tiny_model: Path, tmp_path: Path):
+def test_a_batch_keeps_the_version_that_its_alias_led_to_at_its_start(
+    ray_cluster, tiny_model: Path, mlflow_uri: str, tmp_path: Path, monkeypatch
+):
+    """Another model is promoted before the first video is begun; a real one, from a registry."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cfg = make_config(tmp_path)
+    cfg = cfg.model_copy(update={"tracking": cfg.tracking.model_copy(update={"uri": mlflow_uri})})
+    later = shutil.copytree(tiny_model, tmp_path / "later")
+    (later / "README.md").write_text("other weights")
+    run = JobRun.start(cfg).run_id
+    champion = dict(name="cssta", alias="champion", run_id=run, tracking_uri=mlflow_uri)
+    first, second = register(tiny_model, **champion), register(later, **champion)
     write_video(tmp_path / "in/a.mp4", clip(5, 45, 61), 24)
     write_video(tmp_path / "in/one.mp4", clip(1), 24)
-    summary = complete_bucket(make_config(tmp_path), tiny_model)
-    assert summary.count("done") == 2, summary.text()
+    (tmp_path / "in/no.video").write_text("what fails before any work begins")
+
+    def promote(*event) -> None:
+        client = MlflowClient(mlflow_uri, mlflow_uri)
+        client.set_registered_model_alias("cssta", "champion", second.version)
+
+    summary = complete_bucket(cfg, on_video=promote)
+    assert aliases(second, mlflow_uri) == ["candidate", "champion"]
+    assert summary.outcomes[1].name == "no.video" and summary.count("done") == 2, summary.text()
     check_output(tmp_path / "out/a.mp4", tmp_path / "in/a.mp4")
+    pinned = ModelIdentity(
+        "models:/cssta@champion", first.uri, model_digest(pack_model(tiny_model))
+    )
+    assert summary.model == pinned
+    for name in ("a", "one"):
+        record = json.loads((tmp_path / f"out/{name}.mp4.json").read_text())
+        assert record["model"] == vars(pinned)
+        assert record["identity"]["model"] == pinned.digest
 
 
 def test_on_real_footage(ray_cluster, shared_dir: Path, tmp_path: Path, model: Path):

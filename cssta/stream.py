@@ -178,17 +178,17 @@ class Stream:
             output = self.inpainter.network.decode(together, torch.cat(attended)).output
         output = match_surroundings(output.float(), together.frames, together.masks)
         output = composite(output.clamp(-1, 1), together.frames, together.masks)
-        state, results = self.state, {}
-        for number, image, mask in zip(
-            targets, output.split(1), together.masks.split(1), strict=True
-        ):
-            if self.inpainter.temporal is not None:
-                state = self._steady(number, image, mask, state)
-                image = state.output
-            frame = self.bank.frames[number]
-            results[number] = to_levels(image[0], *frame.mask.shape, frame.pixels.dtype)
+        state = self.state
+        if self.inpainter.temporal is not None:
+            steadied = []
+            for rows in zip(targets, output.split(1), together.masks.split(1), strict=True):
+                state = self._steady(*rows, state)
+                steadied.append(state.output)
+            output = torch.cat(steadied)
+        frame = self.bank.frames[targets[0]]
+        levels = to_levels(output, *frame.mask.shape, frame.pixels.dtype)
         self.state = state
-        self.results.update(results)
+        self.results.update(zip(targets, levels, strict=True))
         for number in targets:
             self.bank.frames[number].as_target = None
 

@@ -30,6 +30,17 @@ def test_every_level_survives_and_the_ends_are_one(dtype):
     assert to_levels(image[0] * 3, *frame.shape[:2], frame.dtype).max() == levels[-1]
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_several_at_once_and_views_of_any_kind(dtype):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, np.iinfo(dtype).max + 1, (3, 6, 5, 3), dtype)
+    turned = frames[:, ::-1, ::-1]
+    turned.flags.writeable = False
+    images = torch.cat([to_tensors(frame, np.ones((6, 5), bool), CPU)[0] for frame in turned])
+    back = to_levels(images, 6, 5, np.dtype(dtype))
+    assert back.dtype == dtype and np.array_equal(back, turned)
+
+
 def test_padding_repeats_the_border_and_its_hole():
     frame = np.arange(5 * 6 * 3, dtype=np.uint8).reshape(5, 6, 3)
     holes = np.zeros((5, 6), bool)

@@ -68,7 +68,9 @@ def _assemble(
     outcome = _outcome(task, surveyed, marks, settings)
     with tempfile.TemporaryDirectory(prefix="whole-", dir=settings.claim_scratch()) as folder:
         whole = Path(folder) / f"whole{Path(task.place).suffix}"
-        segments = [staging.local_segment(number, Path(folder)) for number in range(count)]
+        segments = [
+            staging.local_segment(number, mark, Path(folder)) for number, mark in enumerate(marks)
+        ]
         with opened(task, settings, progress) as video:
             assemble(whole, segments, video.source.info, video.encoding, progress)
             exact = video.masks if video.encoding.lossless else None

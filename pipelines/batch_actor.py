@@ -43,7 +43,7 @@ class Completer(ModelActor):
         if starts > MAX_STARTS:
             return PartResult(task.name, reason="crashed", message=CRASHED)
         try:
-            staged = Staging(task, self.settings.s3_endpoint).mark(part.number)
+            staged = Staging(task, self.settings.s3_endpoint).verified(part.number)
             # (In this order: what is staged goes after it was said that no more is to be done.)
             given_up = ask(self.keeper.given_up.remote(task.name), None)
             if staged is None and given_up is not None:

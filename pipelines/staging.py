@@ -1,13 +1,14 @@
 """Finished parts of unfinished videos, in the output's `_work` folder, so that work can go on.
 
-A segment counts when its mark is there, which is published after its data. Only whole files ever
-have their names, so that two processes that do the same work by mistake do no harm.
+A segment counts when its mark, which is published after its data, has its size and SHA-256. Only
+whole files ever have their names, so that two processes that do the same work by mistake do no
+harm.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from pipelines.storage import StorageError, join
 
 
 class UnstagedError(Exception):
-    """Segments that were reported as staged are not there; `numbers` names them."""
+    """Segments that were reported as staged are not there as they were; `numbers` names them."""
 
     def __init__(self, numbers: Sequence[int]) -> None:
-        super().__init__(f"segments {list(numbers)} are missing; run the batch again")
+        super().__init__(f"segments {list(numbers)} are missing or damaged; run the batch again")
         self.numbers = tuple(numbers)
 
 
@@ -54,11 +55,23 @@ class Staging:
         self._write(self._survey, content)
 
     def mark(self, number: int) -> dict[str, Any] | None:
-        """The mark of a segment that is there as it was when it was marked, else None."""
+        """The mark of a segment that is there, of its size, else None."""
         mark = self._read(self._mark(number))
         if mark is None or mark.get("bytes") != patiently(lambda: self._size(number)):
             return None
-        return mark
+        return mark if mark.get("sha256") else None
+
+    def verified(self, number: int) -> dict[str, Any] | None:
+        """The mark of a segment that is there as it was when it was marked, else None; it is read.
+
+        (After a crash of a machine, a file of the right size may hold anything.)
+        """
+        mark = self.mark(number)
+        if mark is None:
+            return None
+        uri = self.segment(number)
+        same = patiently(lambda: storage.sha256(uri, self.endpoint)) == mark["sha256"]
+        return mark if same else None
 
     def _size(self, number: int) -> int | None:
         system, path = storage.filesystem(self.segment(number), self.endpoint)
@@ -66,19 +79,24 @@ class Staging:
             return system.get_file_info(path).size
 
     def put_segment(self, number: int, data: Path, mark: dict[str, Any]) -> dict[str, Any]:
-        """Stage a segment and mark it done; the mark with the size of its data."""
+        """Stage a segment and mark it done; the mark with the size and SHA-256 of its data."""
         uri = self.segment(number)
+        mark = {**mark, "bytes": data.stat().st_size, "sha256": storage.sha256(str(data))}
         patiently(lambda: storage.publish(data, uri, self.endpoint, self.task.staging))
-        mark = {**mark, "bytes": data.stat().st_size}
         self._write(self._mark(number), mark)
         return mark
 
-    def local_segment(self, number: int, folder: Path) -> Path:
-        """A segment's data as a local file: in place, or copied to the folder."""
+    def local_segment(self, number: int, mark: Mapping[str, Any], folder: Path) -> Path:
+        """A segment's data as a local file: in place, or copied to the folder.
+
+        Raises UnstagedError where it is not what was marked.
+        """
         system, path = storage.filesystem(self.segment(number), self.endpoint)
-        if isinstance(system, pafs.LocalFileSystem):
-            return Path(path)
-        return patiently(lambda: storage.fetch(self.segment(number), folder, self.endpoint))
+        if not isinstance(system, pafs.LocalFileSystem):
+            path = patiently(lambda: storage.fetch(self.segment(number), folder, self.endpoint))
+        if storage.sha256(str(path)) != mark["sha256"]:
+            raise UnstagedError([number])
+        return Path(path)
 
     def remove(self, since: int = 0) -> None:
         """Remove this task's unfinished work, and outdated work on the same output.

@@ -27,6 +27,7 @@ from pipelines.storage_listing import list_picture_folders as list_picture_folde
 from pipelines.storage_listing import list_pictures as list_pictures
 from pipelines.storage_listing import list_videos as list_videos
 from pipelines.storage_names import own_name, unescaped
+from pipelines.storage_sync import write_out
 from pipelines.storage_systems import filesystem
 
 _COPIES = 8  # files of a folder at the same time
@@ -96,7 +97,7 @@ def publish(
 
     It is written under a temporary name, its size compared, and moved. (What is too large for S3
     to move goes to its name at once, in parts: S3 shows nothing before the last is there.) An
-    existing file is replaced; the local one stays.
+    existing file is replaced; the local one stays. On a disk it outlasts a loss of power, too.
 
     Args:
         temporary: folder, in the same bucket or file system, for the temporary name, where what a
@@ -128,6 +129,8 @@ def publish(
             if partial == path:
                 check()
             pafs.copy_files(str(local), partial, destination_filesystem=system)
+            if isinstance(system, pafs.LocalFileSystem):
+                write_out(partial)
             written = system.get_file_info(partial).size
             if written != size:
                 raise StorageError(f"{uri}: {written} of {size} bytes written", transient=True)
@@ -137,6 +140,8 @@ def publish(
             if partial != path:
                 check()
                 system.move(partial, path)
+            if isinstance(system, pafs.LocalFileSystem):
+                write_out(str(target.parent))
         except BaseException:
             with suppress(OSError, ArrowException):
                 there = _look(system, partial) if partial == path else None

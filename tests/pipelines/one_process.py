@@ -41,7 +41,7 @@ def complete_parts(task: VideoTask, settings: BatchSettings, engine=None) -> lis
     done = []
     with Watchdog(600) as watchdog:
         for part in parts_of(task, settings, watchdog):
-            if Staging(task, settings.s3_endpoint).mark(part.number) is None:
+            if Staging(task, settings.s3_endpoint).verified(part.number) is None:
                 with opened(task, settings) as video:
                     complete_part(part, video, engine or GreyEngine(), settings)
                 done.append(part.number)

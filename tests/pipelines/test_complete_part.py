@@ -45,6 +45,10 @@ def test_staged_segments_are_not_done_again(long_video):
     (staged / "segment-00002.json").write_text("{")
     (staged / "segment-00003.json").unlink()
     assert complete_parts(task, settings) == [1, 2, 3]
+    # As a machine's crash leaves it, or a bad disk: of the same size.
+    size = (staged / "segment-00002.mkv").stat().st_size
+    (staged / "segment-00002.mkv").write_bytes(bytes(size))
+    assert complete_parts(task, settings) == [2]
     assert complete_one(task, settings).segments == 4
 
 

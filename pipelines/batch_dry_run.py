@@ -112,8 +112,13 @@ def _tried(
                 files, load_engine, pool.threads, middle.height, middle.width, share, seconds
             )
         )
-        price = cfg.inference.price_per_hour
-        found = estimate(rows, calibration, price_per_hour=price, workers=pool.size)
+        found = estimate(
+            rows,
+            calibration,
+            price_per_hour=cfg.inference.price_per_hour,
+            workers=pool.size,
+            tested=cfg.inference.self_test_frames,
+        )
     return DryRun(plan, len(looks), tuple(problems), found)
 
 

@@ -133,15 +133,19 @@ def estimate(
     *,
     price_per_hour: float | None = None,
     workers: int = 1,
+    tested: int = 0,
 ) -> Estimate:
     """Add up a batch; rows as `Surveyed` or its first five fields. `price_per_hour`: a worker's.
 
+    `tested`: frames of each video's self-test, whose second hole may be anywhere in the frame.
     Raises ValueError without a worker.
     """
     if workers < 1:
         raise ValueError(f"a batch needs a worker, not {workers}")
     rows = [Surveyed(*row) for row in surveyed]
-    completing = calibration.complete * sum(row.completed * row.worked_pixels() for row in rows)
+    worked = sum(row.completed * row.worked_pixels() for row in rows)
+    worked += sum(min(tested, row.completed) * row.height * row.width for row in rows)
+    completing = calibration.complete * worked
     passing = calibration.passing * sum(row.frames * row.height * row.width for row in rows)
     completing, passing = completing / 1e6 / HOUR, passing / 1e6 / HOUR
     if calibration.device == "cpu":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ from pipelines.batch_units import Part
 from pipelines.read_ahead import Masks, MasksAhead, ReadAhead, queue_length
 from pipelines.staging import Staging
 from pipelines.truth_scores import Scores
+from pipelines.video_failures import as_failure
+
+log = logging.getLogger(__name__)
 
 
 def complete_part(
@@ -110,12 +114,20 @@ def _self_test(
         return None
     wanted = range(first, min(first + count, segment.stop))
     frames, masks = video.source.pick(wanted), video.masks.pick(wanted)
-    found = self_test(
-        _Watched(engine, progress),
-        np.stack([frames[index].rgb() for index in wanted]),
-        np.stack([masks[index] for index in wanted]),
-        part.task.mask_seed,
-    )
+    try:
+        found = self_test(
+            _Watched(engine, progress),
+            np.stack([frames[index].rgb() for index in wanted]),
+            np.stack([masks[index] for index in wanted]),
+            part.task.mask_seed,
+        )
+    except Exception as error:
+        # (Two holes take more memory than the one that has just been completed.)
+        reason, message = as_failure(part.task, error)
+        if reason != "out-of-memory":
+            raise
+        log.warning("%s: no self-test: %s", part.task.name, message)
+        return None
     return found if found is None or np.isfinite(found) else None
 
 

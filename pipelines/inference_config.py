@@ -71,8 +71,9 @@ class InferenceConfig(Section):
     """A process that has not finished a frame for so long is taken to hang and is replaced."""
     quality: bool = True
     """Measure seams and warping of every video."""
-    self_test_frames: Annotated[int, Field(ge=0, le=64)] = 0
-    """Frames of each video's test on a drawn hole; 0: none."""
+    self_test_frames: Annotated[int, Field(ge=0, le=64)] = 4
+    """Frames of each video's test: its hole is made a second time where the truth is known. Costs
+    as much as completing so many frames more of each video; 0: none."""
     limits: QualityLimits = QualityLimits()
     sheets: NonNegativeInt = 4
     """Contact sheets, of the worst videos."""
@@ -100,7 +101,7 @@ class InferenceConfig(Section):
             )
         if self.limits.self_test is not None and not self.self_test_frames:
             raise ValueError(
-                "limits.self_test is given without self_test_frames, so that nothing would be "
-                "tested; set self_test_frames (8, for instance) too"
+                "limits.self_test is given with self_test_frames 0, so that nothing would be "
+                "tested; leave self_test_frames at its default, or set it"
             )
         return self

@@ -47,6 +47,12 @@ def test_only_the_surroundings_of_a_hole_are_worked_on():
     assert seldom.completed == 10 and seldom.worked_pixels() > small.worked_pixels()
 
 
+def test_the_self_test_of_every_video_is_work_too():
+    found = estimate([HD, HD._replace(hole_frames=2)], CPU, tested=36)
+    completed = (3600 + 36) + (2 + 2)
+    assert found.cpu_hours == pytest.approx(completed * 10 / 3600 + 2 * 0.5)
+
+
 def test_a_video_without_hole_only_passes():
     found = estimate([("a", 3600, 1000, 1000, 0.0)], CPU)
     assert found.hole_frames == 0 and found.cpu_hours == pytest.approx(0.5)

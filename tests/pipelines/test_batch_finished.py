@@ -85,13 +85,14 @@ def test_changed_limits_move_what_is_finished(finished, tmp_path: Path, monkeypa
 
 def test_what_lacks_a_figure_that_a_limit_needs_is_made_again(tmp_path: Path):
     write_video(tmp_path / "in/a.mp4", picture_clip(12), 24)
-    (task,) = plan(tmp_path, quality=False).tasks
-    outcome = complete_one(task, settings_of(config(tmp_path, inference={"quality": False})))
+    bare = {"quality": False, "self_test_frames": 0}
+    (task,) = plan(tmp_path, **bare).tasks
+    outcome = complete_one(task, settings_of(config(tmp_path, inference=bare)))
     assert (outcome.status, outcome.quality) == ("done", {})
     assert not plan(tmp_path).tasks, "no limit needs a figure"
     assert not plan(tmp_path, limits=LOOSE, quality=False).tasks, "none is to be measured"
     tested = {"self_test_frames": 4, "limits": {"self_test": 1.0}}
-    for given in ({"limits": LOOSE}, tested):
+    for given in ({"limits": LOOSE, "self_test_frames": 0}, tested):
         (again,) = plan(tmp_path, **given).tasks
         # Should it still lack it once it is made, it does not pass.
         held = batch_finished.judged(outcome, again, given["limits"])

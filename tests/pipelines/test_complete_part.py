@@ -132,6 +132,28 @@ def test_the_self_test_is_made_once_where_the_first_hole_is(long_video, tmp_path
     assert complete_one(task, settings).quality["self_test"] == next(t for t in tests if t)
 
 
+def test_a_self_test_for_which_there_is_no_memory_costs_no_video(tmp_path, caplog):
+    write_video(tmp_path / "in/a.mp4", picture_clip(12), 24)
+
+    class Small(GreyEngine):
+        def inpaint(self, frames, masks, progress=None):
+            if progress:  # (the self-test's, of a clip at once)
+                raise MemoryError("12 GiB")
+            return super().inpaint(frames, masks)
+
+    (outcome,) = complete_all(config(tmp_path), Small()).values()
+    assert (outcome.status, outcome.quality["self_test"]) == ("done", None)
+    assert outcome.quality["seam"] is not None
+    assert "a.mp4: no self-test: 12 GiB" in caplog.text
+
+
+def test_every_video_is_tested_by_default(tmp_path: Path):
+    write_video(tmp_path / "in/a.mp4", picture_clip(12), 24)
+    (outcome,) = complete_all(config(tmp_path)).values()
+    record = json.loads(Path(f"{outcome.output}.json").read_text())
+    assert 0 < record["outcome"]["quality"]["self_test"] < 60
+
+
 def test_progress_is_told_long_before_the_first_frame_and_in_the_self_test(tmp_path):
     """A network that takes minutes for a frame makes progress as well."""
     write_video(tmp_path / "in/a.mp4", picture_clip(20), 24)

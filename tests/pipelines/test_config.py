@@ -148,7 +148,10 @@ def test_inference_takes_a_manifest_or_a_folder_and_options_of_a_video():
         ({"manifest": "list.csv"}, "without inference.output"),
         ({"output": "out"}, "without inference.videos"),
         ({"actors": 2, "min_actors": 3}, "min_actors 3 is above actors 2"),
-        ({"limits": {"self_test": 10.0}}, "limits.self_test is given without self_test_frames"),
+        (
+            {"limits": {"self_test": 10.0}, "self_test_frames": 0},
+            "limits.self_test is given with self_test_frames 0",
+        ),
         ({"options": {"boxes": "1,2"}}, "boxes.*is not a box"),
         ({"options": {"dilate": -1}}, "dilate"),
         ({"limits": {"sharpness": 1.0}}, "sharpness.*unknown key.*seam"),

@@ -303,14 +303,47 @@ def test_joining_gives_signs_of_life_at_every_packet(one_video, monkeypatch):
     assert before_verifying[0] >= 12 and len(signs) >= 24
 
 
-def test_segments_that_are_gone_are_lost_and_the_others_kept(one_video):
+@pytest.mark.parametrize("damage", ["gone", "zeros", "one bit"])
+def test_segments_that_are_gone_or_damaged_are_lost_and_the_others_kept(one_video, damage: str):
     _, task, settings = one_video
     complete_parts(task, settings)
-    Path(Staging(task, None).segment(0)).unlink()
+    path = Path(Staging(task, None).segment(0))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(bytes(len(content)) if damage == "zeros" else content)
     with pytest.raises(UnstagedError) as caught:
         module.assemble_video(task, settings)
     reason, message = as_failure(task, caught.value)
     assert reason == "lost" and reason in KEEPING and "[0]" in message
+    assert complete_parts(task, settings) == [0]
+    assert complete_one(task, settings).status == "done"
+
+
+def test_a_segment_that_is_damaged_on_its_way_from_a_bucket_is_found_out(
+    s3_bucket: str, s3_server: str, tmp_path: Path, monkeypatch
+):
+    write_video(tmp_path / "in/a.mp4", picture_clip(6), 24)
+    ends = {"output": f"{s3_bucket}/out"}
+    cfg = config(tmp_path, data={"videos": "x", "s3_endpoint": s3_server}, inference=ends)
+    (task,) = plan_batch(cfg, MODEL).tasks
+    settings = settings_of(cfg)
+    complete_parts(task, settings)
+    real = storage.fetch
+
+    def damaging(uri: str, folder: Path, endpoint: str | None) -> Path:
+        path = real(uri, folder, endpoint)
+        if "segment" in path.name:
+            path.write_bytes(bytes(path.stat().st_size))
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "fetch", damaging)
+        with pytest.raises(UnstagedError):
+            module.assemble_video(task, settings)
+    assert complete_one(task, settings).status == "done"
 
 
 def test_staged_work_is_kept_unless_the_input_or_the_result_is_at_fault(one_video):

@@ -8,6 +8,7 @@ nothing but who takes which.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,8 +20,7 @@ from pipelines.manifest import Manifest, VideoRow
 
 CLIPS_PER_OPEN = 4  # clips cut from a video while it is open
 VISITS_AT_ONCE = 16
-"""Videos whose clips take turns. A batch of up to so many clips shows as many videos, and where
-workers and batch size divide it, all clips of a visit fall to the same worker."""
+"""Videos whose clips take turns. A batch of up to so many clips shows as many videos."""
 SUBSTITUTES = 20  # videos that are tried in the place of one that fails
 
 
@@ -70,6 +70,8 @@ def plan_clips(
         for index in np.flatnonzero(uses).tolist()
         for start in range(0, int(uses[index]), CLIPS_PER_OPEN)
     ]
+    stems = [storage.stem(one) for one in objects]  # (taken once: a path costs microseconds)
+    same = Counter(stems)
     rows: list[ClipRow] = []
     for video in _in_turns([visits[visit] for visit in rng.permutation(len(visits))]):
         rows.append(
@@ -81,7 +83,7 @@ def plan_clips(
                 crop_y=float(rng.random()),
                 crop_x=float(rng.random()),
                 mask_seed=int(rng.integers(2**62)),
-                objects=_draw_objects(rng, cfg.masks.kind, video.uri, objects),
+                objects=_draw_objects(rng, cfg.masks.kind, video.uri, objects, stems, same),
             )
         )
     return rows
@@ -123,13 +125,21 @@ def _draw_indices(
 
 
 def _draw_objects(
-    rng: np.random.Generator, kind: str, uri: str, objects: Sequence[str]
+    rng: np.random.Generator,
+    kind: str,
+    uri: str,
+    objects: Sequence[str],
+    stems: Sequence[str],
+    same: Counter[str],
 ) -> str | None:
+    """`stems`: of `objects`; `same`: how many of these there are of each."""
     if kind == "freeform" or (kind == "mixed" and rng.random() < 0.5):
         return None
+    own, place = storage.stem(uri), int(rng.integers(len(objects)))
     # Its own object's mask would hide what nothing shows the truth of.
-    others = [one for one in objects if storage.stem(one) != storage.stem(uri)] or list(objects)
-    return others[rng.integers(len(others))]
+    while stems[place] == own and same[own] < len(objects):
+        place = int(rng.integers(len(objects)))
+    return objects[place]
 
 
 @dataclass(frozen=True)
@@ -160,30 +170,40 @@ class ClipPlan:
             if start <= row.number < stop
         ]
 
-    def spans(self, start: int, stop: int, windows: int = 1) -> list[tuple[int, int]]:
-        """`start` to `stop` in parts of up to so many windows of CLIPS_PER_OPEN * VISITS_AT_ONCE.
+    def spans(self, start: int, stop: int, whole: int = 1) -> list[tuple[int, int]]:
+        """`start` to `stop` in parts of about CLIPS_PER_OPEN * VISITS_AT_ONCE, for a task each.
 
-        A part ends where visits end, and with its epoch.
+        A part ends where visits end, and with its epoch, or as soon after that as it is a multiple
+        of `whole` clips.
         """
-        per_epoch = self.cfg.clips_per_epoch
-        length = CLIPS_PER_OPEN * VISITS_AT_ONCE * windows
+        per_epoch, origin = self.cfg.clips_per_epoch, start
+        length = CLIPS_PER_OPEN * VISITS_AT_ONCE
         ends = []
         while start < stop:
             place = start % per_epoch
-            end = min(start - place + min((place // length + 1) * length, per_epoch), stop)
+            end = start - place + min((place // length + 1) * length, per_epoch)
+            end = min(origin + math.ceil((end - origin) / whole) * whole, stop)
             ends.append((start, end))
             start = end
         return ends
 
 
 @dataclass(frozen=True)
-class Share:
-    """One worker's clips: of each step's `batch_size * workers` the slice of its rank."""
+class Deal:
+    """In which order one stream gives the clips of every step to the workers, a few at a time.
 
-    rank: int = 0
+    Step s has clips s * G to (s + 1) * G - 1, G being `workers * batch_size`, of which worker r is
+    given the r-th `batch_size`. The stream goes round the workers, `hand` clips for each.
+    """
+
     workers: int = 1
     batch_size: int = 1
+    hand: int = 1
+    """Divides the batch size."""
 
-    def takes(self, number: int) -> bool:
-        """Whether the clip of that number is this worker's."""
-        return number // self.batch_size % self.workers == self.rank
+    def number(self, place: int) -> int:
+        """The clip at a place of the stream; both count from the first step's first clip."""
+        step, rest = divmod(place, self.workers * self.batch_size)
+        turn, rest = divmod(rest, self.workers * self.hand)
+        rank, rest = divmod(rest, self.hand)
+        return (step * self.workers + rank) * self.batch_size + turn * self.hand + rest

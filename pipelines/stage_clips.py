@@ -1,6 +1,6 @@
 """The clips of one training stage: step s is trained on clips s * G to (s + 1) * G - 1.
 
-G is `batch_size * workers`, and each worker takes its slice of every step, by a stream of its own.
+G is `batch_size * workers`, and each worker is given its slice of every step by the one stream.
 So a stage meets the same clips in the same order with any number of workers, and after any number
 of interruptions.
 """
@@ -15,13 +15,16 @@ import numpy as np
 import ray
 import ray.train
 
-from pipelines.clip_plan import ClipPlan, Share
+from pipelines.clip_plan import ClipPlan
 from pipelines.config import JobConfig
-from pipelines.data import clip_stream
+from pipelines.data import MEMORY_PER_TASK, clip_stream
 from pipelines.data_config import DataConfig
 from pipelines.data_sets import MaskSequences, find_images, mask_sequences
 from pipelines.failures import Failures, most_failures
 from pipelines.manifest import Manifest
+from pipelines.worker_resources import check_memory
+
+STREAM = "train"
 
 if TYPE_CHECKING:
     import ray.data
@@ -63,78 +66,74 @@ def with_pools(cfg: DataConfig, stage: str, videos: Videos) -> Videos:
 
 @dataclass(frozen=True)
 class StageStream:
-    """Opens one worker's stream. Called whenever workers start, so that what `done` says was
+    """Opens the stage's stream. Called whenever workers start, so that what `done` says was
     trained on by then is not decoded again."""
 
     plan: ray.ObjectRef
-    """Of a ClipPlan, which all streams of the stage share."""
-    share: Share
+    """Of a ClipPlan."""
+    workers: int
+    batch_size: int
+    """Of one worker."""
     steps: int
     done: Callable[[], int]
     failures: Failures | None
 
     def __call__(self) -> ray.data.Dataset:
-        per_step = self.share.batch_size * self.share.workers
+        per_step = self.batch_size * self.workers
         start = min(self.done(), self.steps - 1) * per_step
         stop = self.steps * per_step
         plan = ray.get(self.plan)
-        return clip_stream(plan, start, stop, self.share, self.failures, stored=self.plan)
+        return clip_stream(
+            plan, start, stop, self.workers, self.batch_size, self.failures, stored=self.plan
+        )
 
 
 def stage_streams(
     cfg: JobConfig, task: StageTask, videos: Videos, done: Callable[[], int]
 ) -> dict[str, StageStream]:
-    """A stream for every worker, by the name that it asks for, less the `done()` steps."""
-    workers, pools = cfg.cluster.workers, videos.pools
+    """The stage's stream, less the `done()` steps, by the name that workers ask for.
+
+    Raises ConfigError where no node has the memory to decode clips.
+    """
+    check_memory(MEMORY_PER_TASK, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    pools = videos.pools
     footage = pools.pictures or videos.training
     # (Put where the driver is, with which alone it may go.)
     plan = ray.put(ClipPlan(footage, cfg.data, cfg.seed, pools.masks.uris))
+    stage = task.stage
     return {
-        _name(rank): StageStream(
-            plan,
-            Share(rank, workers, task.stage.batch_size),
-            task.stage.steps,
-            done,
-            videos.failures,
+        STREAM: StageStream(
+            plan, cfg.cluster.workers, stage.batch_size, stage.steps, done, videos.failures
         )
-        for rank in range(workers)
     }
 
 
 class OwnStreams(ray.train.DataConfig):
-    """Gives each worker the stream of its name, whole and in order, run outside of the trainer."""
-
-    def __init__(self) -> None:
-        super().__init__(datasets_to_split=[])
+    """Gives each worker its own clips of the stream, which runs outside of the trainers."""
 
     def configure(self, datasets, world_size, worker_handles, worker_node_ids, **kwargs):
-        shards = {
-            name: dataset.streaming_split(1, equal=False)[0] for name, dataset in datasets.items()
-        }
-        return [shards] * world_size
+        # (Equal blocks that come in order go round the workers; see `worker_batches`.)
+        shards = datasets[STREAM].streaming_split(world_size, equal=False)
+        return [{STREAM: shard} for shard in shards]
 
 
 def worker_batches(task: StageTask, done: int) -> Iterator[dict[str, np.ndarray]]:
     """This worker's batches from step `done` on, to the stage's last.
 
-    Raises RuntimeError if the stream is not the planned one.
+    Raises RuntimeError if the clips are not the planned ones.
     """
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     size = task.stage.batch_size
-    shard = ray.train.get_dataset_shard(_name(rank))
+    shard = ray.train.get_dataset_shard(STREAM)
     for batch in shard.iter_batches(batch_size=size, prefetch_batches=2, batch_format="numpy"):
         expected = (done * workers + rank) * size
         first = int(batch["number"][0])
         if first < expected:  # (trained on since the stream was planned)
             continue
-        if first > expected or len(batch["number"]) != size:
+        if list(batch["number"]) != list(range(expected, expected + size)):
             break
         done += 1
         yield {key: batch[key] for key in ("frames", "masks")}
     if done < task.stage.steps:
         raise RuntimeError(f"the clips of step {done} did not come from the stream")
-
-
-def _name(rank: int) -> str:
-    return f"train-{rank}"

@@ -1,10 +1,10 @@
-"""How much of the cluster each training worker takes, such that clips can still be decoded."""
+"""What each training worker takes of the cluster, such that clips can still be decoded on it."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipelines.config import ClusterConfig, ConfigError
 
@@ -42,6 +42,18 @@ def _fit(workers: int, cpus: float, nodes: Sequence[float]) -> bool:
         if rooms[spared] >= 0 and sum(math.floor(room / cpus) for room in rooms) >= workers:
             return True
     return False
+
+
+def check_memory(needed: int, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Raise ConfigError if no node has `needed` bytes for a task that decodes clips, which would
+    wait for it without a word. `nodes`: resources of each."""
+    rooms = [node.get("memory", 0) for node in nodes if node.get("CPU", 0)]
+    if max(rooms, default=0) < needed:
+        found = ", ".join(f"{room / 2**20:.0f}" for room in sorted(rooms, reverse=True)) or "no"
+        raise ConfigError(
+            f"a task that decodes clips asks for {needed / 2**20:.0f} MiB of memory, and the nodes "
+            f"with CPUs give Ray {found} MiB; take larger ones, or start Ray with a larger --memory"
+        )
 
 
 def _listed(nodes: Sequence[float]) -> str:

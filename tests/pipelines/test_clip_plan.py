@@ -8,14 +8,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines import storage
 from pipelines.clip_plan import (
     CLIPS_PER_OPEN,
     VISITS_AT_ONCE,
     ClipPlan,
-    Share,
+    Deal,
     plan_clips,
     substitutes,
 )
@@ -47,53 +48,63 @@ def test_every_video_is_used_equally_often():
     assert sorted(Counter(row.uri for row in rows).values()) == [16, 17, 17]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4, 8])
-def test_a_batch_shows_many_videos_yet_a_worker_cuts_all_clips_of_a_visit(workers: int):
+@pytest.mark.parametrize("workers", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("hand", [1, 2, 4])
+def test_a_batch_shows_many_videos_yet_a_task_cuts_all_clips_of_a_visit(workers: int, hand: int):
     cfg = config(clips_per_epoch=256)
     rows = plan_clips(manifest(*[30] * 64), cfg, 0, 0)
     for start in range(0, 256, VISITS_AT_ONCE):
         assert len({row.uri for row in rows[start : start + VISITS_AT_ONCE]}) == VISITS_AT_ONCE
     plan = ClipPlan(manifest(*[30] * 64), cfg, 0)
-    for rank in range(workers):
-        share = Share(rank, workers, VISITS_AT_ONCE // workers)
-        for start, stop in plan.spans(0, 256):
-            uses = Counter(row.uri for row in rows[start:stop] if share.takes(row.number))
+    for deal in (Deal(workers, 4, hand), Deal(workers, 8, hand)):
+        for start, stop in plan.spans(0, 256, hand):
+            uses = Counter(rows[deal.number(place)].uri for place in range(start, stop))
             assert set(uses.values()) == {CLIPS_PER_OPEN}
 
 
 @given(
     workers=st.integers(1, 5),
-    batch_size=st.integers(1, 4),
-    steps=st.integers(1, 9),
-    done=st.integers(0, 8),
-    per_epoch=st.integers(1, 150),
+    turns=st.integers(1, 4),
+    hand=st.integers(1, 4),
+    steps=st.integers(1, 5),
 )
-def test_workers_share_the_one_sequence_of_clips(workers, batch_size, steps, done, per_epoch):
-    plan = ClipPlan(manifest(30, 40, 50), config(clips_per_epoch=per_epoch), 7)
-    size = workers * batch_size
-    every = plan.rows(0, steps * size)
-    assert [row.number for row in every] == list(range(steps * size))
-    rest = plan.rows(min(done, steps) * size, steps * size)
-    assert rest == every[min(done, steps) * size :]
-    parts = [
-        [row for row in every if Share(rank, workers, batch_size).takes(row.number)]
-        for rank in range(workers)
-    ]
+def test_workers_are_dealt_their_slices_of_the_one_sequence(workers, turns, hand, steps):
+    size = turns * hand
+    deal = Deal(workers, size, hand)
+    order = [deal.number(place) for place in range(steps * workers * size)]
+    hands = [order[start : start + hand] for start in range(0, len(order), hand)]
+    for rank in range(workers):  # every `workers`-th block, as Ray gives them away
+        dealt = [number for part in hands[rank::workers] for number in part]
+        expected = [number for number in range(len(order)) if number // size % workers == rank]
+        assert dealt == expected
     for step in range(steps):
-        taken = [row for part in parts for row in part[step * batch_size :][:batch_size]]
-        assert taken == every[step * size : (step + 1) * size]
+        first = step * workers * size
+        assert sorted(order[first : first + workers * size]) == list(
+            range(first, first + workers * size)
+        )
 
 
-@given(st.integers(0, 300), st.integers(1, 300), st.integers(1, 200), st.integers(1, 3))
-def test_spans_are_whole_and_end_with_visits(start, length, per_epoch, windows):
+@given(workers=st.integers(1, 5), batch_size=st.integers(1, 4), done=st.integers(0, 8))
+@settings(max_examples=20)
+def test_a_stage_resumes_within_the_same_sequence(workers, batch_size, done):
+    plan = ClipPlan(manifest(30, 40, 50), config(clips_per_epoch=37), 7)
+    size = workers * batch_size
+    every = plan.rows(0, 9 * size)
+    assert [row.number for row in every] == list(range(9 * size))
+    assert plan.rows(done * size, 9 * size) == every[done * size :]
+
+
+@given(st.integers(0, 300), st.integers(1, 300), st.integers(1, 200), st.integers(1, 4))
+def test_spans_are_whole_and_end_with_visits(start, length, per_epoch, whole):
     plan = ClipPlan(manifest(30), config(clips_per_epoch=per_epoch), 0)
-    spans = plan.spans(start, start + length, windows)
+    spans = plan.spans(start, start + length, whole)
     assert spans[0][0] == start and spans[-1][1] == start + length
     assert all(first[1] == second[0] for first, second in pairwise(spans))
-    size = CLIPS_PER_OPEN * VISITS_AT_ONCE * windows
+    size = CLIPS_PER_OPEN * VISITS_AT_ONCE
     for first, last in spans[:-1]:
-        assert last % per_epoch == 0 or last % per_epoch % size == 0
-        assert 0 < last - first <= size
+        assert (last - start) % whole == 0
+        assert min(last % per_epoch, last % per_epoch % size) < whole
+        assert 0 < last - first < size + whole
 
 
 def test_a_clip_has_the_same_substitutes_wherever_it_fails():
@@ -174,3 +185,17 @@ def test_no_videos_or_no_objects_is_an_error():
     cfg = config(masks=MasksConfig(kind="objects", objects="/objects"))
     with pytest.raises(ValueError, match="mask sequences"):
         plan_clips(manifest(9), cfg, 0, 0)
+
+
+def test_planning_takes_as_long_as_there_are_clips_and_objects(monkeypatch):
+    """Not as one times the other: YouTube-VOS has 3471 sequences, and all processes plan."""
+    taken, plain = [], storage.stem
+    monkeypatch.setattr(storage, "stem", lambda uri: taken.append(uri) or plain(uri))
+    cfg = config(clips_per_epoch=60, masks=MasksConfig(kind="objects", objects="/objects"))
+    objects = [f"/objects/{number}" for number in range(40)]
+    rows = plan_clips(manifest(*[30] * 50), cfg, 0, 0, objects=objects)
+    assert len(taken) <= len(rows) + len(objects)
+    assert len({row.objects for row in rows}) > 20
+    # as often as any other, and never its own
+    rows = plan_clips(manifest(30), cfg, 0, 0, objects=["/objects/0", "/objects/1", "/objects/2"])
+    assert set(Counter(row.objects for row in rows)) == {"/objects/1", "/objects/2"}

@@ -13,8 +13,8 @@ import pytest
 from pipelines import data, storage
 from pipelines.bench_data import store_stats
 from pipelines.clip_loading import load_clip
-from pipelines.clip_plan import ClipPlan, Share, substitutes
-from pipelines.data import clip_stream
+from pipelines.clip_plan import ClipPlan, substitutes
+from pipelines.data import clip_stream, hand
 from pipelines.data_config import DataConfig
 from pipelines.failures import Failures
 from pipelines.manifest import Manifest, probe_video
@@ -46,21 +46,27 @@ def test_the_planned_clips_in_their_order(ray_cluster, manifest: Manifest, cfg: 
         np.testing.assert_array_equal(rows[number]["masks"], clip["masks"])
 
 
-def test_a_workers_share_in_batches(ray_cluster, manifest: Manifest, cfg: DataConfig):
+def test_blocks_are_equal_and_go_round_the_workers(ray_cluster, manifest, cfg: DataConfig):
+    """So that Ray, which gives each block to who has had the fewest clips, deals them out."""
     import torch
 
-    share = Share(rank=1, workers=3, batch_size=2)
-    stream = clip_stream(ClipPlan(manifest, cfg, 0), 0, 27, share).drop_columns(["uri"])
-    batches = list(stream.iter_torch_batches(batch_size=4))
-    assert [batch["number"].tolist() for batch in batches] == [
-        [2, 3, 8, 9],
-        [14, 15, 20, 21],
-        [26],
+    stream = clip_stream(ClipPlan(manifest, cfg, 0), 16, 48, workers=2, batch_size=8)
+    blocks = list(stream.drop_columns(["uri"]).iter_torch_batches(batch_size=None))
+    assert [block["number"].tolist() for block in blocks] == [
+        list(range(first, first + 4)) for first in (16, 24, 20, 28, 32, 40, 36, 44)
     ]
-    assert batches[0]["frames"].shape == (4, 3, 48, 56, 3)
-    assert batches[0]["frames"].dtype == torch.uint8
-    assert batches[0]["masks"].shape == (4, 3, 48, 56)
-    assert batches[0]["masks"].dtype == torch.bool
+    assert blocks[0]["frames"].shape == (4, 3, 48, 56, 3)
+    assert blocks[0]["frames"].dtype == torch.uint8
+    assert blocks[0]["masks"].shape == (4, 3, 48, 56)
+    assert blocks[0]["masks"].dtype == torch.bool
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "clips", "expected"),
+    [(8, 100, 4), (8, 4, 4), (8, 3.9, 2), (8, 0.1, 1), (6, 100, 3), (7, 100, 1), (2, 100, 2)],
+)
+def test_a_hand_divides_a_batch_and_is_small(cfg: DataConfig, batch_size, clips, expected):
+    assert hand(batch_size, cfg, clips * 3 * 48 * 56 * 4) == expected
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import ray.train
 
-from pipelines import stage_clips, storage
+from pipelines import data, stage_clips, storage
 from pipelines.clip_plan import ClipPlan
 from pipelines.config import JobConfig
 from pipelines.data import store_budget
@@ -31,26 +33,48 @@ def make_config(videos: Path, workers: int, **more) -> JobConfig:
     )
 
 
-def make_task(batch_size: int) -> SimpleNamespace:
-    return SimpleNamespace(stage=SimpleNamespace(batch_size=batch_size, steps=STEPS))
+def make_task(batch_size: int, steps: int = STEPS) -> SimpleNamespace:
+    return SimpleNamespace(stage=SimpleNamespace(batch_size=batch_size, steps=steps))
 
 
-def trained_on(monkeypatch, cfg, videos, batch_size: int, planned: int = 0, done: int = 0):
-    """Frames of every step's clips, over all workers, from streams planned at step `planned`."""
-    task = make_task(batch_size)
-    streams = stage_streams(cfg, task, videos, done=lambda: planned)
-    shards = {
-        name: OwnStreams().configure({name: stream()}, 1, None, None)[0][name]
-        for name, stream in streams.items()
-    }
-    monkeypatch.setattr(ray.train, "get_dataset_shard", shards.__getitem__)
-    parts = []
-    for rank in range(cfg.cluster.workers):
-        context = SimpleNamespace(
-            get_world_rank=lambda rank=rank: rank, get_world_size=lambda: cfg.cluster.workers
-        )
-        monkeypatch.setattr(ray.train, "get_context", lambda context=context: context)
-        parts.append([batch["frames"] for batch in worker_batches(task, done)])
+class Context(threading.local):
+    """Stands for `ray.train`, in which every thread is a worker."""
+
+    rank, workers, shard = 0, 1, None
+
+    def get_world_rank(self) -> int:
+        return self.rank
+
+    def get_world_size(self) -> int:
+        return self.workers
+
+
+def trained_on(monkeypatch, cfg, videos, task, planned: int = 0, done: int = 0, seconds=120):
+    """Frames of every step's clips, over all workers, from a stream planned at step `planned`.
+
+    As in training, nobody begins a step before all have ended the last.
+    """
+    (name, stream), *_ = stage_streams(cfg, task, videos, done=lambda: planned).items()
+    workers, context = cfg.cluster.workers, Context()
+    shards = OwnStreams().configure({name: stream()}, workers, None, None)
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(ray.train, "get_dataset_shard", lambda name: context.shard[name])
+    together = threading.Barrier(workers)
+    parts: list[list[np.ndarray]] = [[] for _ in range(workers)]
+
+    def work(rank: int) -> None:
+        context.rank, context.workers, context.shard = rank, workers, shards[rank]
+        for batch in worker_batches(task, done):
+            parts[rank].append(batch["frames"])
+            together.wait(seconds)
+
+    threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(workers)]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(until - time.monotonic(), 0))
+    assert [len(part) for part in parts] == [task.stage.steps - done] * workers, "they wait"
     return [np.concatenate(batches) for batches in zip(*parts, strict=True)]
 
 
@@ -61,17 +85,40 @@ def test_every_step_has_its_clips_with_any_number_of_workers(
     found = tuple(probe_video(str(path)) for path in sorted(video_folder.iterdir()))
     videos = Videos(Manifest(found), Manifest(()))
     alone, two = (make_config(video_folder, workers) for workers in (1, 2))
-    expected = trained_on(monkeypatch, alone, videos, batch_size=4)
+    expected = trained_on(monkeypatch, alone, videos, make_task(4))
     assert len(expected) == STEPS
     for steps in (
-        trained_on(monkeypatch, two, videos, batch_size=2),
+        trained_on(monkeypatch, two, videos, make_task(2)),
         # resumed at step 2, and once more at 3 before the streams were planned again
-        [*expected[:3], *trained_on(monkeypatch, two, videos, 2, planned=2, done=3)],
+        [*expected[:3], *trained_on(monkeypatch, two, videos, make_task(2), planned=2, done=3)],
     ):
         for one, other in zip(steps, expected, strict=True):
             np.testing.assert_array_equal(one, other)
     plan = ClipPlan(videos.training, alone.data, alone.seed)
     assert len({tuple(row.indices) for row in plan.rows(0, 24)}) > 10  # (no two steps alike)
+
+
+@pytest.mark.cluster
+def test_workers_in_step_get_their_clips_from_one_spare_cpu(ray_cluster, video_folder, monkeypatch):
+    """And from a store that holds fewer clips than a task decodes."""
+    found = tuple(probe_video(str(path)) for path in sorted(video_folder.iterdir()))
+    total = ray_cluster.cluster_resources()
+    clip_bytes = 2 * 48 * 48 * 4
+    monkeypatch.setattr(data, "STORE_SHARE", 8 * clip_bytes / total["object_store_memory"])
+
+    class Trainers:
+        def ready(self) -> bool:
+            return True
+
+    busy = ray_cluster.remote(num_cpus=total["CPU"] - 1)(Trainers).remote()
+    try:
+        assert ray_cluster.get(busy.ready.remote(), timeout=120)
+        cfg = make_config(video_folder, 2, clips_per_epoch=256)
+        videos = Videos(Manifest(found), Manifest(()))
+        steps = trained_on(monkeypatch, cfg, videos, make_task(2, steps=40), seconds=90)
+        assert len(steps) == 40
+    finally:
+        ray_cluster.kill(busy)
 
 
 @pytest.mark.parametrize("numbers", [[2, 3], [0, 2], []])
@@ -116,11 +163,8 @@ def test_im2im_learns_from_pictures_of_which_a_share_may_be_bad(ray_cluster, vid
     cfg = make_config(video_folder, 2, **images)
     videos = with_pools(cfg.data, "im2im", a_few_videos(video_folder, limit=1))
     task = SimpleNamespace(stage=SimpleNamespace(batch_size=2, steps=STEPS), name="im2im")
-    rows = [
-        row
-        for stream in stage_streams(cfg, task, videos, done=lambda: 0).values()
-        for row in stream().take_all()
-    ]
+    (stream,) = stage_streams(cfg, task, videos, done=lambda: 0).values()
+    rows = stream().take_all()
     rows.sort(key=lambda row: row["number"])
     assert [row["number"] for row in rows] == list(range(4 * STEPS))
     plan = ClipPlan(find_images(cfg.data), cfg.data, cfg.seed)

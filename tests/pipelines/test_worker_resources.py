@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.config import ClusterConfig, ConfigError
-from pipelines.worker_resources import cpus_per_worker
+from pipelines.worker_resources import check_memory, cpus_per_worker
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,13 @@ def test_a_whole_cpu_is_left_of_the_cluster(workers: int, asked: int, nodes: lis
                 for spared in range(len(nodes))
                 if nodes[spared]
             )
+
+
+def test_a_node_too_small_to_decode_on_is_told_at_once():
+    big, small = ({"CPU": 2, "memory": mib * 2**20} for mib in (1500, 900))
+    head = {"memory": 8000 * 2**20}  # without CPUs
+    check_memory(2**30, [small, big])
+    with pytest.raises(ConfigError, match=r"1024 MiB of memory.* give Ray 900 MiB.*--memory"):
+        check_memory(2**30, [small, head])
+    with pytest.raises(ConfigError, match="give Ray no MiB"):
+        check_memory(2**30, [head])

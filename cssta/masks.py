@@ -62,7 +62,9 @@ def freeform_masks(
     drawn = frames if moving else 1
     shapes = draw_shapes(rng, drawn, width / min(height, width), height / min(height, width))
     size = fit_size(shapes, target, drawn, height, width)
-    masks = np.stack([rasterise(shapes, frame, size, height, width) for frame in range(drawn)])
+    masks = np.empty((drawn, height, width), bool)  # (a list to be stacked would take twice that)
+    for frame in range(drawn):
+        masks[frame] = rasterise(shapes, frame, size, height, width)
     return masks if moving else np.repeat(masks, frames, axis=0)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
+import pytest
 
 from cssta.masks import freeform_masks
 from pipelines.drawn_masks import DrawnMasks
@@ -27,3 +30,15 @@ def test_long_videos_have_them_forth_and_back():
 def test_one_mask_may_be_all_there_is():
     drawn = DrawnMasks(3, 3, 40, 50, (0.1, 0.2), most_bytes=1)
     assert len(list(drawn.masks())) == 3
+
+
+@pytest.mark.parametrize("seed", range(4))  # (of which some have one mask that stays)
+def test_drawing_takes_no_more_memory_than_is_said(seed: int):
+    most = 40 * 120 * 160
+    DrawnMasks(seed, 2, 120, 160, (0.1, 0.2))
+    tracemalloc.start()
+    try:
+        DrawnMasks(seed, 10**6, 120, 160, (0.1, 0.2), most_bytes=most)
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * most
+    finally:
+        tracemalloc.stop()

@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from cssta.video import VideoError, probe, read_frames
 from pipelines import storage
 from pipelines.retries import with_retries
 from pipelines.storage import EmptyBucketError, StorageError, VideoFile
+from pipelines.suspects import outlive
 from pipelines.watchdog import Watchdog, end_process
-
-if TYPE_CHECKING:
-    import ray
 
 logger = logging.getLogger(__name__)
 
 FILES_PER_TASK = 8
 SECONDS_PER_FILE = 60.0
 MEMORY_PER_TASK = 700 * 1024**2  # a decoder reads ahead that far in one 540p file
-LOSSES = 5  # of nodes or memory, in a row, under the same files
 
 
 @dataclass(frozen=True)
@@ -84,69 +79,20 @@ def build_manifest(
     Raises EmptyBucketError, naming the files, if none can be used, and StorageError where storage
     is away: without the videos there, training would be another.
     """
-    import ray
-    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
-
     names = [uri.uri if isinstance(uri, VideoFile) else uri for uri in uris]
-    results: list[VideoRow | Rejected] = []
-
-    def run(groups: list[list[str]], in_new: bool = False) -> list[str]:
-        """Collect what the groups give; return the files of those whose process died."""
-        lost = []
-        probe_group = ray.remote(_probe_group)
-        if in_new:
-            probe_group = ray.remote(**new_process())(_probe_group)
-        task = probe_group.options(max_retries=0, memory=MEMORY_PER_TASK)
-
-        def begin(group: list[str]) -> ray.ObjectRef:
-            return task.remote(group, s3_endpoint, seconds_per_file, in_new)
-
-        pending = [begin(group) for group in groups]
-        for group, result in zip(groups, pending, strict=True):
-            try:
-                results.extend(_outlasting_nodes(begin, group, result))
-            except (WorkerCrashedError, OutOfMemoryError):
-                lost.extend(group)
-            except RayTaskError as error:
-                raise error.cause if isinstance(error.cause, StorageError) else error from error
-        return lost
-
     groups = [names[i : i + FILES_PER_TASK] for i in range(0, len(names), FILES_PER_TASK)]
-    # One file's crash takes its group along. Alone it may still be that of a process which an
-    # earlier file broke; in a new process it can only be its own.
-    suspects = run([[uri] for uri in run(groups)])
-    for uri in run([[uri] for uri in suspects], in_new=True):
+    results: list[VideoRow | Rejected] = []
+    arguments = (s3_endpoint, seconds_per_file)
+    for found, uri in outlive(_probe_group, groups, *arguments, memory=MEMORY_PER_TASK):
+        if uri is None:
+            results.extend(found)
+            continue
         message = (
             f"{uri}: the decoder crashed, ran out of memory or took over {seconds_per_file:g} s; "
             "re-encode it"
         )
         results.append(Rejected(uri, "crashed", message))
     return _manifest(results)
-
-
-def new_process() -> dict[str, object]:
-    """Options of a remote function whose every call is to have a process that nobody used."""
-    # (Ray takes no process of another environment, and max_calls ends each after its first call.)
-    environment = {"env_vars": {"CSSTA_NEW_PROCESS": uuid.uuid4().hex}}
-    return {"max_calls": 1, "runtime_env": environment}
-
-
-def _outlasting_nodes(
-    begin: Callable[[list[str]], ray.ObjectRef], group: list[str], result: ray.ObjectRef
-) -> list[VideoRow | Rejected]:
-    """What the task gives, begun again where its node dies or has no memory left: other work's
-    fault more likely than the files'."""
-    import ray
-    from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError
-
-    for _ in range(LOSSES):
-        try:
-            return ray.get(result)
-        except (NodeDiedError, LocalRayletDiedError, OutOfMemoryError) as error:
-            reason = type(error).__name__
-            logger.warning("%s while %s was probed; it is probed again", reason, group[0])
-            result = begin(group)
-    return ray.get(result)
 
 
 def probe_video(uri: str, s3_endpoint: str | None = None) -> VideoRow | Rejected:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from cssta.video import read_frames
+from cssta.video import VideoError, read_frames
 from pipelines import storage
 from pipelines.clip_loading import rejected_video
 from pipelines.content_digest import glance
@@ -32,7 +33,10 @@ from pipelines.prepared import FRAMES_PER_ROW, REMEDY, Index, Part, PreparedVide
 from pipelines.retries import with_retries
 from pipelines.storage import EmptyBucketError, StorageError
 from pipelines.storage_errors import named
-from pipelines.watchdog import Watchdog
+from pipelines.suspects import outlive
+from pipelines.watchdog import Watchdog, end_process
+
+logger = logging.getLogger(__name__)
 
 FRAMES_PER_SHARD = 2048  # about 100 MB at 256 x 456; a longer video is spread over several
 FRAMES_AT_ONCE = 64  # in memory at the video's own size
@@ -72,47 +76,26 @@ def prepare(
     Needs a connected Ray. Raises as `find_footage` does, EmptyBucketError if no video is left,
     TooManyFailuresError and StorageError. A video that fails is left out and named in the index.
     """
-    import ray
-
-    lost = (
-        *(ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError),
-        *(ray.exceptions.NodeDiedError, ray.exceptions.LocalRayletDiedError),
-    )
     manifest = find_footage(cfg)
     say(f"{cfg.videos}: {manifest.describe()}")
     files = len(manifest.videos) + len(manifest.rejected)
     limit = most_failures(cfg.max_failures, files)
 
-    def begin(pieces: list[Piece], retries: int) -> ray.ObjectRef:
-        options = {"memory": MEMORY_PER_TASK, "max_retries": retries}
-        task = ray.remote(write_shard).options(**options)
-        return task.remote(pieces, cfg, folder, quality)
-
-    pending = {begin(pieces, retries=0): pieces for pieces in pack(manifest.videos)}
-    alone: dict[ray.ObjectRef, Piece] = {}
     shards, failed = [], list(manifest.rejected)
-    while pending:
-        check_failures(failed, limit)
-        (done,), _ = ray.wait(list(pending), num_returns=1)
-        pieces = pending.pop(done)
-        try:
-            shard = ray.get(done)
-        except lost:
-            if done in alone:  # and twice: it can only blame itself
-                uri = alone[done].video.uri
-                message = f"{uri}: the decoder crashed or hung, twice; re-encode it"
-                failed.append(Rejected(uri, CRASHED, message))
-            else:
-                again = {begin([one], retries=1): one for one in pieces}
-                alone |= again
-                pending |= {task: [one] for task, one in again.items()}
+    arguments = (cfg, folder, quality)
+    packs = list(pack(manifest.videos))
+    check_failures(failed, limit)
+    for shard, piece in outlive(write_shard, packs, *arguments, memory=MEMORY_PER_TASK):
+        if piece is not None:
+            uri = piece.video.uri
+            message = f"{uri}: the decoder crashed, hung or ran out of memory; re-encode it"
+            failed.append(Rejected(uri, CRASHED, message))
+            check_failures(failed, limit)
             continue
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, StorageError) else error from error
         shards.append(shard)
         failed += shard.failed
+        check_failures(failed, limit)
         say(f"{shard.name}: {sum(part.count for _, part in shard.parts)} frames")
-    check_failures(failed, limit)
     index = _index(cfg, quality, manifest.videos, shards, failed)
     if not index.videos:
         raise EmptyBucketError(f"{cfg.videos}: no video could be prepared: {failed[0].message}")
@@ -138,8 +121,13 @@ def pack(videos: Sequence[VideoRow], most: int = FRAMES_PER_SHARD) -> Iterator[l
         yield held
 
 
-def write_shard(pieces: Sequence[Piece], cfg: DataConfig, folder: str, quality: int) -> Shard:
-    """Decode, scale, encode and publish; or tell what is there already. Raises StorageError."""
+def write_shard(
+    pieces: Sequence[Piece], cfg: DataConfig, folder: str, quality: int, in_new: bool
+) -> Shard:
+    """Decode, scale, encode and publish; or tell what is there already. Raises StorageError.
+
+    `in_new`: this process was started for these pieces, so that errors of any kind are theirs.
+    """
     cv2.setNumThreads(1)
     uris = dict.fromkeys(piece.video.uri for piece in pieces)
     glances = {uri: _glance(uri, cfg.s3_endpoint) for uri in uris}
@@ -169,6 +157,10 @@ def write_shard(pieces: Sequence[Piece], cfg: DataConfig, folder: str, quality: 
                 except Exception as error:  # the file's fault; what was written of it is not used
                     if getattr(error, "transient", False):
                         raise  # the storage's, which may be well again next time
+                    if not in_new and not isinstance(error, (VideoError, StorageError)):
+                        # (An earlier file's decoder may have overwritten this process's memory.)
+                        logger.warning("%s: taken to another process", piece.video, exc_info=True)
+                        end_process()
                     failed.append(rejected_video(piece.video.uri, error))
                 else:
                     parts.append((piece.video.uri, part))

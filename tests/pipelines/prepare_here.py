@@ -15,6 +15,9 @@ SMALL = 40  # frames per shard
 def prepare_here(cfg: DataConfig, folder: Path, monkeypatch, **options):
     """`prepare` with its tasks run in this process, and small shards."""
 
+    def ended():
+        raise ray.exceptions.WorkerCrashedError
+
     class Task:
         def __init__(self, function):
             self.function = function
@@ -31,8 +34,8 @@ def prepare_here(cfg: DataConfig, folder: Path, monkeypatch, **options):
 
     import ray
 
-    monkeypatch.setattr(ray, "remote", Task)
-    monkeypatch.setattr(ray, "wait", lambda pending, num_returns: (pending[:1], pending[1:]))
+    monkeypatch.setattr(ray, "remote", lambda *function, **_: Task(*function) if function else Task)
+    monkeypatch.setattr(module, "end_process", ended)
     monkeypatch.setattr(ray, "get", lambda done: done.value())
     monkeypatch.setattr(module, "pack", lambda videos: pack(videos, SMALL))
     found = [probe_video(str(path)) for path in sorted(Path(cfg.videos).iterdir())]

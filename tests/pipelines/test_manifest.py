@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ray.exceptions import NodeDiedError, OutOfMemoryError
 
 from cssta.video import write_video
 from pipelines import manifest as manifest_module
@@ -210,30 +209,3 @@ def test_a_process_that_a_file_broke_is_not_taken_at_its_word(
     (bad,) = manifest.rejected
     assert (storage.name(bad.uri), bad.reason) == ("b.mp4", "unreadable")
     assert "SystemError: 0-7f864c@() method" in bad.message
-
-
-@pytest.mark.parametrize("error", [NodeDiedError("gone"), OutOfMemoryError("killed")])
-@pytest.mark.parametrize("times", [1, 100])
-def test_a_lost_node_says_nothing_against_a_file(monkeypatch, error, times):
-    import ray
-
-    results = [error] * times + [["found"]]
-    begun = []
-
-    def get(result):
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    def begin(group):
-        begun.append(group)
-        return results.pop(0)
-
-    monkeypatch.setattr(ray, "get", get)
-    first = results.pop(0)
-    if times == 1:
-        assert manifest_module._outlasting_nodes(begin, ["/v/a"], first) == ["found"]
-        assert begun == [["/v/a"]]
-    else:
-        with pytest.raises(type(error)):
-            manifest_module._outlasting_nodes(begin, ["/v/a"], first)

@@ -114,8 +114,8 @@ def test_storage_that_fails_is_told_as_such_and_keeps_what_there_is(cfg, tmp_pat
     assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
 
 
-@pytest.mark.parametrize("deaths", [1, 2])
-def test_a_node_that_dies_costs_no_video_unless_it_is_twice(cfg, tmp_path, monkeypatch, deaths):
+@pytest.mark.parametrize("deaths", [3, 100])
+def test_a_node_that_dies_costs_no_video(cfg, tmp_path, monkeypatch, deaths):
     grey(tmp_path / "v" / "a.mp4", 20)
     cfg = cfg.model_copy(update={"videos": str(tmp_path / "v"), "max_failures": None})
     honest, calls = write_shard, []
@@ -127,18 +127,41 @@ def test_a_node_that_dies_costs_no_video_unless_it_is_twice(cfg, tmp_path, monke
         return honest(*arguments)
 
     monkeypatch.setattr(module, "write_shard", written)
-    if deaths == 1:
+    if deaths == 3:
         assert len(prepare_here(cfg, tmp_path / "p", monkeypatch).videos) == 1
     else:
-        with pytest.raises(EmptyBucketError, match=r"a\.mp4: the decoder crashed or hung"):
+        with pytest.raises(NodeDiedError, match="its node is gone"):
             prepare_here(cfg, tmp_path / "p", monkeypatch)
+
+
+def test_a_process_that_a_file_broke_is_not_taken_at_its_word(cfg, tmp_path, monkeypatch):
+    """Memory that a decoder has overwritten makes every later file of the process seem bad."""
+    honest, plain, broken = write_shard, module.read_frames, []
+
+    def read(path, indices):
+        if path.stem == "b":
+            broken.append(path)
+        if broken:
+            raise SystemError("bad call flags")
+        return plain(path, indices)
+
+    def written(pieces, cfg, folder, quality, in_new):
+        if in_new:
+            broken.clear()
+        return honest(pieces, cfg, folder, quality, in_new)
+
+    monkeypatch.setattr(module, "read_frames", read)
+    monkeypatch.setattr(module, "write_shard", written)
+    index = prepare_here(cfg, tmp_path / "p", monkeypatch)
+    assert [storage.stem(video.uri) for video in index.videos] == list("acde")
+    assert [(storage.stem(bad.uri), bad.reason) for bad in index.rejected] == [("b", "unreadable")]
 
 
 @pytest.mark.cluster
 def test_a_crash_or_a_hang_costs_only_its_video(ray_cluster, damaged_folder, tmp_path, monkeypatch):
     honest = write_shard
 
-    def crashing(pieces, cfg, folder, quality):  # (pickled by value, into the tasks)
+    def crashing(pieces, cfg, folder, quality, in_new):  # (pickled by value, into the tasks)
         from cssta.video import reader
         from pipelines import prepare as module
 
@@ -156,7 +179,7 @@ def test_a_crash_or_a_hang_costs_only_its_video(ray_cluster, damaged_folder, tmp
         if any(piece.video.uri.endswith("/d.mp4") for piece in pieces):
             module.SECONDS_AT_ONCE = 3  # (not for the others: the machine may be busy)
         try:
-            return honest(pieces, cfg, folder, quality)
+            return honest(pieces, cfg, folder, quality, in_new)
         finally:
             module.read_frames, module.SECONDS_AT_ONCE = plain, seconds
 

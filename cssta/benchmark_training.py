@@ -1,5 +1,7 @@
 """What a training step costs per target frame: FLOPs, seconds, memory, with checkpointing or not.
 
+Beside it, what completing that frame costs, from the same references.
+
 A step is the inpainter's: every frame of a clip is encoded once and is a target, with the others as
 its references; forward, backward, the feature teacher, and the discriminator with the GAN loss.
 """
@@ -20,6 +22,7 @@ from cssta.inpainting import InpaintingNetwork
 from cssta.losses import LossWeights
 from cssta.measure import PeakMemory, alone, count_flops, machine, timed
 from cssta.training import InpainterStage, Settings
+from cssta.training.batches import to_network
 
 
 def measure(case: dict) -> dict:
@@ -42,8 +45,12 @@ def measure(case: dict) -> dict:
         wall, cpu = timed(lambda: stage.step(batch))
     flops = count_flops(lambda: stage.step(batch)) / 1e9
     targets = case["frames"]
+    inputs = to_network(batch, device)
+    with torch.inference_mode():
+        inference = count_flops(lambda: network(*inputs, targets)) / 1e9
     return case | {
         "gflops": flops / targets,
+        "inference_gflops": inference / targets,
         "seconds": wall / targets,
         "cpu_seconds": cpu / targets,
         "peak_mib": memory.bytes / 2**20,
@@ -75,9 +82,10 @@ def main(arguments: list[str] | None = None) -> None:
     print(", ".join(f"{key} {value}" for key, value in machine().items()))
     print(", ".join(f"{key} {value}" for key, value in shared.items()), end="\n\n")
     print(
-        "| model | checkpointing | GFLOPs per target | s | CPU s | peak MiB | of it for the step |"
+        "| model | checkpointing | GFLOPs per target | to complete it | s | CPU s | peak MiB "
+        "| of it for the step |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     rows = []
     for model in options.sizes_of_model:
         for checkpointing in (False, True):
@@ -86,8 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
             rows.append(row)
             print(
                 f"| {model} | {'yes' if checkpointing else 'no'} | {row['gflops']:.1f} "
-                f"| {row['seconds']:.3f} | {row['cpu_seconds']:.3f} | {row['peak_mib']:.0f} "
-                f"| {row['rise_mib']:.0f} |",
+                f"| {row['inference_gflops']:.1f} | {row['seconds']:.3f} "
+                f"| {row['cpu_seconds']:.3f} | {row['peak_mib']:.0f} | {row['rise_mib']:.0f} |",
                 flush=True,
             )
     options.json.parent.mkdir(parents=True, exist_ok=True)

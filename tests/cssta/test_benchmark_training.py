@@ -17,6 +17,8 @@ def test_recomputing_costs_a_part_of_a_forward_pass(tmp_path, capsys, monkeypatc
     plain, again = json.loads(report.read_text())["rows"]
     assert plain["checkpointing"] is False and again["checkpointing"] is True
     assert plain["gflops"] < again["gflops"] < 1.5 * plain["gflops"]
+    assert 0 < 2 * plain["inference_gflops"] < plain["gflops"], "backward costs twice forward"
+    assert plain["inference_gflops"] == again["inference_gflops"]
     assert capsys.readouterr().out.count("| tiny |") == 2
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cssta.video import open_source
-from pipelines.bench_batch import PeakMemory, bare_loop, bucket, cores
+from pipelines.bench_batch import PeakMemory, bare_loop, box, bucket, cores, sides
 
 CPUS = "import os; print(len(os.sched_getaffinity(0)))"
 
@@ -36,9 +36,14 @@ def test_the_bare_loop_completes_every_frame(tmp_path: Path, tiny_model: Path):
     assert made == [3, 4]
 
 
-def test_the_peak_is_that_of_the_largest_of_rays_workers():
+def test_peaks_are_told_by_what_rays_workers_do():
     hold = "import sys; held = b'x' * ({} << 20); print(flush=True); sys.stdin.read()"
-    sizes = {"ray::worker": 64, "other": 512}  # MiB
+    sizes = {
+        "ray::MapWorker(Map(Completer)).submit": 64,
+        "ray::IDLE": 512,
+        "ray::FlatMap(survey_group)": 16,
+        "other survey_group": 512,
+    }  # fmt: skip (MiB)
     workers = [
         subprocess.Popen([name, "-c", hold.format(size)], executable=sys.executable,
                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -48,10 +53,16 @@ def test_the_peak_is_that_of_the_largest_of_rays_workers():
         for worker in workers:
             worker.stdout.readline()
         watch = PeakMemory()
-        while not watch.peak:
+        while len(watch.peaks()) < 2:
             assert workers[0].poll() is None
             time.sleep(0.05)
-        assert 64 < watch.stop() < 512
+        found = watch.stop()
+        assert found.keys() == {"completer", "survey"}
+        assert 64 < found["completer"] < 512 and 16 < found["survey"] < 64
     finally:
         for worker in workers:
             worker.communicate()
+
+
+def test_the_memorys_hole_is_a_box_of_a_sixteenth():
+    assert box(sides("96x128")) == "box:32,24,32,24"

@@ -6,11 +6,10 @@ Shapes: B batch, T targets and R references of one clip, C channels, H and W the
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cssta.diagonal_sum import Geometry
-from cssta.fused_attention import attend
+from cssta.fused_attention import attend, attend_learning
 from cssta.patch_attention import PatchAttention, Setting
 from cssta.reference_tiles import ReferenceTiles, norm_inverse
 from cssta.uncompiled import uncompiled
@@ -176,8 +175,7 @@ def hole_region_attention(targets: Tensor, hole: Tensor, *, scale: float | Tenso
                 half = _half_dtype(targets) or values.dtype
                 mixed, _ = attend(*(part.to(half) for part in parts))
             else:
-                parts = (part[None, None] for part in parts)
-                mixed = F.scaled_dot_product_attention(*parts, scale=1.0)[0, 0]
+                mixed = attend_learning(*parts)
             output = output.index_copy(0, index, mixed.to(output.dtype))
         outputs.append(output)
     return torch.stack(outputs).transpose(1, 2).reshape(frames, channels, height, width)

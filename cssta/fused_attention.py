@@ -26,17 +26,39 @@ def attend(
     float32.
     """
     count, length = len(query), len(keys)
-    mask = None
-    if query.dtype in (torch.bfloat16, torch.float16):
-        query, keys, values = (F.pad(x, (0, 0, 0, -len(x) % ROUND)) for x in (query, keys, values))
-    if visible is not None or len(keys) > length:
-        mask = query.new_zeros(1, 1, 1, len(keys))
-        mask[..., length:] = float("-inf")
-        if visible is not None:
-            mask[..., :length].masked_fill_(~visible, float("-inf"))
+    query, keys, values, mask = _rounded(query, keys, values)
+    if visible is not None:
+        mask = query.new_zeros(1, 1, 1, len(keys)) if mask is None else mask
+        mask[..., :length].masked_fill_(~visible, float("-inf"))
     # The public function keeps the normaliser to itself; this one trusts that rows are contiguous.
     query, keys, values = (x.contiguous() for x in (query, keys, values))
     output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query[None, None], keys[None, None], values[None, None], attn_mask=mask, scale=1.0
     )
     return output[0, 0, :count], log_sum[0, 0, :count]
+
+
+def attend_learning(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """As `attend`, but differentiable, on any device, all keys visible: (Q, D).
+
+    The arguments' types may differ under autocast, which then decides.
+    """
+    count, mask = len(query), None
+    if query.device.type == "cpu":
+        query, keys, values, mask = _rounded(query, keys, values)
+    parts = (part[None, None] for part in (query, keys, values))
+    return F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=1.0)[0, 0, :count]
+
+
+def _rounded(
+    query: Tensor, keys: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Queries, keys and values in sizes that recur, and a mask that hides the keys so added."""
+    half, length = query.dtype in (torch.bfloat16, torch.float16), len(keys)
+    if half or torch.is_autocast_enabled("cpu"):
+        query, keys, values = (F.pad(x, (0, 0, 0, -len(x) % ROUND)) for x in (query, keys, values))
+    if len(keys) == length:
+        return query, keys, values, None
+    mask = query.new_zeros(1, 1, 1, len(keys))
+    mask[..., length:] = float("-inf")
+    return query, keys, values, mask

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cssta.fused_attention import attend
+from cssta.fused_attention import attend, attend_learning
 from cssta.uncompiled import uncompiled
 
 KEYS_ROUND = 512  # keys of a part, in multiples of this
@@ -120,8 +120,7 @@ def _fused(query: Tensor, parts, allowed, dtype: torch.dtype) -> Tensor | None:
     for numbers, visible, keys, values in parts:  # (one, or none)
         seen = visible if allowed is None else visible & allowed[numbers]
         if seen.any():
-            inputs = (part.to(dtype)[None, None] for part in (query, keys[seen], values[seen]))
-            return F.scaled_dot_product_attention(*inputs, scale=1.0)[0, 0]
+            return attend_learning(*(part.to(dtype) for part in (query, keys[seen], values[seen])))
     return None
 
 

@@ -21,3 +21,13 @@ def test_products_of_any_range(half, dtype, size):
     expected = (a * size).double() @ (b * size).double()
     terms = (a * size).double().abs() @ (b * size).double().abs()
     assert ((result - expected).abs() <= (2e-2 if half == torch.bfloat16 else 2e-3) * terms).all()
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_only_factors_are_rounded(half):
+    rng = torch.manual_seed(0)
+    a, b = (torch.randn(5, 100, generator=rng).to(half).float() for _ in range(2))
+    assert torch.allclose(product(a, b.T, half), a @ b.T, rtol=0, atol=1e-4)
+    assert torch.equal(
+        product(2.001 * a, b.T, half), product((2.001 * a).to(half).float(), b.T, half)
+    )

@@ -18,9 +18,18 @@ from pipelines.clip_plan import CLIPS_PER_OPEN, ClipRow
 from pipelines.data_config import DataConfig
 from pipelines.data_sets import is_still
 from pipelines.failures import CRASHED, MASK, DecoderCrashError
+from pipelines.last_words import LastWords
 from pipelines.manifest import Rejected
 from pipelines.retries import PATIENT_ATTEMPTS, with_retries
 from pipelines.storage import StorageError
+
+Clip = dict[str, np.ndarray]
+"""frames uint8 (T, H, W, 3) RGB, masks bool (T, H, W)."""
+
+
+def no_attempt(uri: str) -> AbstractContextManager[None]:
+    """Stands for `Failures.attempt` where nobody counts."""
+    return nullcontext()
 
 
 class LostClipError(ValueError):
@@ -42,13 +51,14 @@ def load_clips(
     cfg: DataConfig,
     report: Callable[[Rejected], None] = lambda rejected: None,
     substitutes: Callable[[ClipRow], Iterable[ClipRow]] = lambda row: (),
-    attempt: Callable[[str], AbstractContextManager] = nullcontext,
+    attempt: Callable[[str], AbstractContextManager[LastWords | None]] = no_attempt,
 ) -> Iterator[tuple[ClipRow, dict[str, np.ndarray]]]:
     """Decode clips, one for every row and in their order; see `load_clip`.
 
     Clips of the same video are decoded together, CLIPS_PER_OPEN at a time. What fails is reported:
     a clip is then replaced by the first of its `substitutes` that can be read, an object's mask by
-    a free-form one. `attempt(uri)` is entered around all that is done with a file. Raises
+    a free-form one. `attempt(uri)` is entered around all that is done with a file once it is here;
+    what it gives is told of errors that a broken process may have raised. Raises
     LostClipError if no substitute can be read, and the StorageError that did not pass in time: what
     a network's errors put another clip in place of would be known to nobody who starts again.
     """
@@ -68,17 +78,17 @@ def _load_visit(
     rows: Sequence[ClipRow],
     cfg: DataConfig,
     report: Callable[[Rejected], None],
-    attempt: Callable[[str], AbstractContextManager],
+    attempt: Callable[[str], AbstractContextManager[LastWords | None]],
 ) -> dict[int, dict[str, np.ndarray] | None]:
     """The clips of one video by number; None for those that fail."""
     clips: dict[int, dict[str, np.ndarray] | None] = dict.fromkeys(row.number for row in rows)
     uri = rows[0].uri
     with ExitStack() as stack:
         try:
-            stack.enter_context(attempt(uri))
             read = with_retries(
                 lambda: stack.enter_context(frame_reader(uri, cfg)), attempts=PATIENT_ATTEMPTS
             )
+            words = stack.enter_context(attempt(uri))
         except (StorageError, DecoderCrashError, OSError) as error:
             _raise_if_passing(error)
             report(rejected_video(uri, error))
@@ -90,6 +100,7 @@ def _load_visit(
             frames = dict(zip(needed, read(needed), strict=True))
         except Exception as error:  # one damaged frame should not cost the other clips
             _raise_if_passing(error)
+            _doubt(words, error)
             frames = {}
         for row in rows:
             indices = [0] if still else list(row.indices)
@@ -97,6 +108,7 @@ def _load_visit(
                 clip = np.stack([frames[i] for i in indices]) if frames else read(indices)
             except Exception as error:
                 _raise_if_passing(error)
+                _doubt(words, error)
                 report(rejected_video(uri, error))
             else:
                 clips[row.number] = _finish(row, cfg, clip, report)
@@ -109,11 +121,17 @@ def _raise_if_passing(error: Exception) -> None:
         raise error
 
 
+def _doubt(words: LastWords | None, error: Exception) -> None:
+    """What is neither the video's error nor the storage's may be that of a broken process."""
+    if words is not None and not isinstance(error, (VideoError, StorageError)):
+        words.doubt(error)
+
+
 def _load_substitute(
     row: ClipRow,
     cfg: DataConfig,
     report: Callable[[Rejected], None],
-    attempt: Callable[[str], AbstractContextManager],
+    attempt: Callable[[str], AbstractContextManager[LastWords | None]],
     substitutes: Iterable[ClipRow],
 ) -> tuple[ClipRow, dict[str, np.ndarray]]:
     tried = [row.uri]

@@ -7,7 +7,7 @@ fixed-shape uint8 frames and bool masks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from pipelines.clip_loading import load_clips
+from pipelines.clip_loading import load_clips, no_attempt
 from pipelines.clip_plan import ClipPlan, ClipRow, Deal, substitutes
 from pipelines.data_config import DataConfig
 from pipelines.failures import Failures
-from pipelines.watchdog import Watchdog
+from pipelines.last_words import LastWords
+from pipelines.watchdog import Watchdog, end_process
 
 if TYPE_CHECKING:
     import ray
@@ -111,7 +112,7 @@ def _load(
 
     for start, stop in zip(batch["start"].tolist(), batch["stop"].tolist(), strict=True):
         rows = [_row(plan, deal.number(place)) for place in range(start, stop)]
-        attempt = partial(failures.attempt, str(start)) if failures else nullcontext
+        attempt = partial(failures.attempt, str(start)) if failures else no_attempt
         clips = load_clips(rows, cfg, report, others, partial(_watched, attempt))
         while held := list(islice(clips, deal.hand)):
             yield {
@@ -123,10 +124,15 @@ def _load(
 
 
 @contextmanager
-def _watched(attempt: Callable[[str], AbstractContextManager], uri: str) -> Iterator[None]:
+def _watched(
+    attempt: Callable[[str], AbstractContextManager[LastWords | None]], uri: str
+) -> Iterator[LastWords | None]:
     """One attempt with a file, at whose hanging end this process: nothing else stops a decoder."""
-    with attempt(uri), Watchdog(SECONDS_PER_VISIT):
-        yield
+    with (
+        attempt(uri) as words,
+        Watchdog(SECONDS_PER_VISIT, words.hung if words else end_process),
+    ):
+        yield words
 
 
 def _row(plan: ray.ObjectRef, number: int) -> ClipRow:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 
 from pipelines.data_sets import is_still
+from pipelines.last_words import LastWords, found
 from pipelines.manifest import Rejected
 
 logger = logging.getLogger(__name__)
 
 NAMED = 5  # of the failures in a message
 ATTEMPTS = 2  # with a file that ends the process which decodes it
+UNEXPLAINED = 20
+"""Such attempts of which nothing tells why the process ended. It may have been killed for want of
+memory, by this file or others; in the end the job must go on."""
 CRASHED = "crashed"
 MASK = "mask"  # reason: not the video, but the object masks that a clip should have had
 FILES, PICTURES, MASKS = KINDS = ("files", "pictures", "mask sequences")
@@ -71,6 +76,7 @@ class Failures:
         self._limits, self._known = {FILES: limit}, tuple(known)
         self._seen: list[Rejected] = []
         self._lost = False
+        self._name = uuid.uuid4().hex
         # Beside the driver, with which alone it may end: other nodes come and go. (A soft affinity
         # does not keep it there.)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -101,23 +107,36 @@ class Failures:
                 self.check()
 
     @contextmanager
-    def attempt(self, task: str, uri: str) -> Iterator[None]:
+    def attempt(self, task: str, uri: str) -> Iterator[LastWords]:
         """Around whatever may end this process. A `task` that Ray starts again finds its attempts.
 
+        Those count that the file ended (see `LastWords`), and not those that a lost node ended.
         Raises DecoderCrashError instead of trying a file once more that was tried often enough.
         """
         import ray
 
-        try:
-            tries = ray.get(self._log.begin.remote(task, uri))
-        except ray.exceptions.RayActorError:
-            tries = 1
-        if tries > ATTEMPTS:
+        key = f"{self._name}/{task}/{uri}"
+        here = ray.get_runtime_context().get_node_id()
+        ended, unexplained, words = 0, 0, None
+        with suppress(ray.exceptions.RayActorError):
+            ended, unexplained, there = ray.get(self._log.begin.remote(task, uri, here))
+            if there is not None:  # the attempt before ended with its process
+                words = found(key) if there == here else _found_on(there, key)
+                by_file = None if words is None else bool(words)
+                ended, unexplained = ray.get(self._log.died.remote(task, uri, by_file))
+        if ended >= ATTEMPTS:
+            last = f", at last by {words}" if words else ""
             raise DecoderCrashError(
-                f"{uri}: the decoder crashed or hung, {ATTEMPTS} times; re-encode it"
+                f"{uri}: the decoder crashed or hung, {ATTEMPTS} times{last}; re-encode it"
+            )
+        if unexplained >= UNEXPLAINED:
+            raise DecoderCrashError(
+                f"{uri}: what decoded it was killed {UNEXPLAINED} times, as for want of memory; "
+                "re-encode it smaller"
             )
         try:
-            yield
+            with LastWords(key) as last_words:
+                yield last_words
         finally:
             self._log.end.remote(task, uri)
 
@@ -150,21 +169,46 @@ class Failures:
         return self._seen
 
 
+def _found_on(node: str, key: str) -> str | None:
+    """The last words on another node; None: it is gone, or does not answer."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    look = ray.remote(num_cpus=0, scheduling_strategy=there, max_retries=0)(found)
+    try:
+        return ray.get(look.remote(key), timeout=60)
+    except ray.exceptions.RayError:
+        return None
+
+
 class _FailureLog:
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], Rejected] = {}
-        self._begun: dict[tuple[str, str], int] = {}
+        self._begun: dict[tuple[str, str], str] = {}
+        self._deaths: dict[tuple[str, str], tuple[int, int]] = {}
         self._kinds: Counter[str] = Counter()
 
-    def begin(self, task: str, uri: str) -> int:
-        """How often the task has begun with the file by now, never having ended."""
+    def begin(self, task: str, uri: str, node: str) -> tuple[int, int, str | None]:
+        """Attempts that the file ended, those that nobody knows what ended, and the node of the
+        one before this, if its end is not known yet."""
         if (uri, CRASHED) in self._entries:
-            return ATTEMPTS + 1
-        self._begun[task, uri] = self._begun.get((task, uri), 0) + 1
-        return self._begun[task, uri]
+            return ATTEMPTS, 0, None
+        there = self._begun.get((task, uri))
+        self._begun[task, uri] = node
+        return (*self._deaths.get((task, uri), (0, 0)), there)
+
+    def died(self, task: str, uri: str, by_file: bool | None) -> tuple[int, int]:
+        """The attempt before ended its process; None: its node."""
+        ended, unexplained = self._deaths.get((task, uri), (0, 0))
+        if by_file is not None:
+            ended, unexplained = ended + by_file, unexplained + (not by_file)
+        self._deaths[task, uri] = ended, unexplained
+        return ended, unexplained
 
     def end(self, task: str, uri: str) -> None:
         self._begun.pop((task, uri), None)
+        self._deaths.pop((task, uri), None)
 
     def add(self, rejected: Rejected) -> dict[str, int]:
         """How many there are of each kind by now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from cssta.video import VideoError
-from pipelines import retries, storage
+from pipelines import clip_loading, retries, storage
 from pipelines.clip_loading import (
     LostClipError,
     clip_masks,
@@ -168,6 +169,48 @@ def test_storage_that_stays_away_ends_the_task_instead_of_changing_the_clips(
     with pytest.raises(storage.StorageError, match="no answer") as caught:
         list(load_clips([planned], CFG, reported.append, lambda row: [other]))
     assert caught.value.transient and not reported
+
+
+@pytest.mark.parametrize(
+    ("error", "doubted"),
+    [
+        (SystemError("bad call flags"), True),
+        (VideoError("/v/a.mp4", "corrupt", "is damaged", "Mend it"), False),
+        (storage.StorageError("/v/a.mp4: is no picture"), False),
+    ],
+)
+def test_a_file_is_here_before_an_attempt_begins_and_odd_errors_are_told_to_it(
+    monkeypatch, error, doubted
+):
+    """An attempt is for what may end the process by the file's fault, which transfers do not."""
+    done = []
+
+    class Ended(BaseException):
+        pass
+
+    class Words:
+        def doubt(self, error):
+            raise Ended
+
+    @contextmanager
+    def frame_reader(uri, cfg):
+        def read(indices):
+            raise error
+
+        done.append("here")
+        yield read
+
+    @contextmanager
+    def attempt(uri):
+        done.append("attempt")
+        yield Words()
+
+    monkeypatch.setattr(clip_loading, "frame_reader", frame_reader)
+    reported = []
+    clips = load_clips([row("/v/a.mp4")], CFG, reported.append, attempt=attempt)
+    with pytest.raises(Ended if doubted else LostClipError):
+        next(clips)
+    assert done == ["here", "attempt"] and bool(reported) == (not doubted)
 
 
 def test_a_picture_that_stays_away_is_not_blamed(tmp_path, away):

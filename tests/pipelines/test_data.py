@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -129,6 +130,46 @@ def test_a_file_that_crashes_or_hangs_its_decoder_costs_only_its_clips(
         ("b", "crashed"),
         ("d", "crashed"),
     ]
+
+
+def test_kills_from_outside_and_broken_processes_cost_no_good_file(
+    ray_cluster, manifest, cfg, monkeypatch, tmp_path
+):
+    """b.mp4 is killed three times, as for want of memory; d.mp4 breaks what decodes it."""
+    honest, kills = data._load, tmp_path
+
+    def load(batch, **options):  # (pickled by value, so that tasks have the faulty decoder)
+        from pipelines import clip_frames
+
+        plain = clip_frames.read_frames
+
+        def read(path, indices):
+            if path.stem == "b" and len(list(kills.iterdir())) < 3:
+                (kills / str(len(list(kills.iterdir())))).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if path.stem == "d":
+                clip_frames.broken = True  # (stays with the process)
+            if getattr(clip_frames, "broken", False):
+                raise SystemError("bad call flags")
+            return plain(path, indices)
+
+        clip_frames.read_frames = read
+        try:
+            yield from honest(batch, **options)
+        finally:
+            clip_frames.read_frames = plain
+            clip_frames.broken = False
+
+    monkeypatch.setattr(data, "_load", load)
+    failures = Failures()
+    plan = ClipPlan(manifest, cfg, 0)
+    rows = data.clip_stream(plan, 0, 13, failures=failures).take_all()
+    for row, planned in zip(rows, plan.rows(0, 13), strict=True):
+        assert row["number"] == planned.number
+        assert (row["uri"] == planned.uri) == (not planned.uri.endswith("d.mp4"))
+    (rejected,) = failures.list()
+    assert rejected.uri.endswith("d.mp4") and "2 times, at last by SystemError" in rejected.message
+    assert len(list(kills.iterdir())) == 3
 
 
 def test_too_many_files_that_break_end_the_stream(ray_cluster, breaking, cfg):

@@ -8,9 +8,13 @@ import psutil
 import pytest
 
 from pipelines.failures import (
+    ATTEMPTS,
+    CRASHED,
     MASK,
     Failures,
     TooManyFailuresError,
+    _FailureLog,
+    _found_on,
     check_failures,
     kind_of,
     most_failures,
@@ -91,3 +95,26 @@ def test_a_job_goes_on_when_what_holds_the_failures_is_killed(ray_cluster, caplo
         failures.check()
     # (Ray's own threads log as well.)
     assert [record.name for record in caplog.records].count("pipelines.failures") == 1
+
+
+def test_only_what_the_file_ended_counts_against_it():
+    log = _FailureLog()
+    assert log.begin("0", "/v/a", "node") == (0, 0, None)
+    for number in range(1, 4):
+        assert log.begin("0", "/v/a", "node") == (0, number - 1, "node")
+        assert log.died("0", "/v/a", False) == (0, number)  # killed, nobody knows why
+    log.begin("0", "/v/a", "other")
+    assert log.died("0", "/v/a", None) == (0, 3)  # with its node
+    assert log.begin("0", "/v/a", "node")[2] == "other"
+    assert log.died("0", "/v/a", True) == (1, 3)
+    log.end("0", "/v/a")
+    assert log.begin("0", "/v/a", "node") == (0, 0, None)
+    log.add(bad("a", CRASHED))
+    assert log.begin("2", "/v/a", "node") == (ATTEMPTS, 0, None)
+
+
+@pytest.mark.cluster
+def test_a_node_that_is_gone_has_nothing_to_tell(ray_cluster):
+    here = ray_cluster.get_runtime_context().get_node_id()
+    assert _found_on(here, "nothing") == ""
+    assert _found_on("0" * len(here), "nothing") is None

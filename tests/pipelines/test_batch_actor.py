@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ray
 
 from cssta.video import write_video
+from pipelines import batch_actor as module
 from pipelines.actors import Keeper
 from pipelines.batch_actor import Completer
 from pipelines.batch_plan import plan_batch
-from pipelines.batch_units import Part, PartResult, parts_of
+from pipelines.batch_units import Part, PartResult, parts_of, to_row
 from pipelines.watchdog import Watchdog
 from tests.pipelines.fake_engines import GreyEngine
 from tests.pipelines.one_process import MODEL, config, picture_clip, settings_of
@@ -127,3 +129,14 @@ def test_other_errors_leave_the_process_alone(actor, error: Exception, reason: s
 def test_without_a_keeper_nothing_is_tried_without_end(actor):
     completer, part = actor(CUDA, Lost())
     assert completer._result(part).reason == "unexpected"
+
+
+def test_what_a_part_leaves_free_goes_back_before_the_next(actor, monkeypatch):
+    """A process that completes segments for hours does not grow by what each leaves."""
+    completer, part = actor(None, Keeper())
+    done = []
+    monkeypatch.setattr(module, "complete_part", lambda part, *_: done.append(part.number))
+    monkeypatch.setattr(module, "trim_heap", lambda: done.append("trimmed"))
+    parts = [replace(part, number=number, count=3) for number in range(3)]
+    completer(to_row(parts, ()))
+    assert done == [0, "trimmed", 1, "trimmed", 2, "trimmed"]

@@ -11,6 +11,7 @@ back to the same shot. Dissolves and fades are no cuts.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 
 import cv2
@@ -30,7 +31,8 @@ class CutDetector:
 
     def __init__(self) -> None:
         self._recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=REACH)
-        self._changes: list[list[float]] = []  # of each frame against the ones 1, 2, 3 before
+        # Of each frame against the ones 1, 2, ... REACH before; inf where there are none.
+        self._changes = array("f")
 
     def add(self, pixels: np.ndarray, mask: np.ndarray) -> None:
         """The next frame, RGB uint8 (h, w, 3), and its holes, bool (h, w); any size, always one.
@@ -38,15 +40,15 @@ class CutDetector:
         Sizes of 4 times SIDE and more give the same result as the full frame.
         """
         frame = _thumbnail(pixels, mask)
-        self._changes.append([_change(earlier, frame) for earlier in reversed(self._recent)])
+        changes = [_change(earlier, frame) for earlier in reversed(self._recent)]
+        self._changes.extend(changes + [np.inf] * (REACH - len(changes)))
         self._recent.append(frame)
 
     def cuts(self) -> list[int]:
         """Numbers of the frames with which a new shot begins, in order; never 0."""
-        count = len(self._changes)
-        changes = np.full((count + REACH, REACH), np.inf)
-        for number, row in enumerate(self._changes):
-            changes[number, : len(row)] = row
+        count = len(self._changes) // REACH
+        padded = self._changes + array("f", [np.inf] * REACH**2)
+        changes = np.frombuffer(padded, np.float32).reshape(-1, REACH)
         steps = changes[:count, 0]
         return [number for number in range(1, count) if self._is_cut(number, changes, steps)]
 

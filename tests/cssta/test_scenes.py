@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -79,6 +81,27 @@ def test_a_cut_beside_a_large_hole_is_found():
     masks = np.zeros((20, 90, 160), bool)
     masks[:, :, :120] = True
     assert cuts(frames, masks) == [10]
+
+
+def test_hours_of_video_take_few_bytes_a_frame():
+    detector, frames = CutDetector(), shot(4, 1)
+    mask = np.zeros(frames.shape[1:3], bool)
+
+    def add(count: int) -> int:
+        for number in range(count):
+            detector.add(frames[number % 4], mask)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before, after = add(100), add(400)
+        tracemalloc.reset_peak()
+        detector.cuts()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert after - before <= 24 * 400
+    assert peak - after <= 64 * 500
 
 
 def test_nothing_visible_is_no_cut():

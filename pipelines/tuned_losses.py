@@ -29,6 +29,9 @@ def read_losses(uri: str, s3_endpoint: str | None = None) -> dict[str, float]:
     try:
         losses = yaml.safe_load(text)["losses"]
         LossesConfig.model_validate(losses)
+        # (Of a part of them nobody could say what the others were when they were found.)
+        if missing := [name for name in LossesConfig.model_fields if name not in losses]:
+            raise LookupError(f"{', '.join(missing)} missing")
     except (yaml.YAMLError, LookupError, TypeError, UnicodeDecodeError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         names = ", ".join(LossesConfig.model_fields)

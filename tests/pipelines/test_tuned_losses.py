@@ -21,7 +21,12 @@ def test_what_is_written_is_read_and_fits_into_a_configuration(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "losses: 3", "{", "lambda_r: 1", "losses: {lambda_x: 1}", "losses: {delta: -1}"]
+    "content",
+    [
+        *("", "losses: 3", "{", "lambda_r: 1", "losses: {lambda_x: 1}", "losses: {delta: -1}"),
+        "losses: {}",
+        "losses: {lambda_r: 1, lambda_f: 1, lambda_g: 1}",
+    ],
 )
 def test_another_file_is_refused(tmp_path: Path, content: str):
     (tmp_path / "best.yaml").write_text(content)

@@ -79,6 +79,8 @@ class StageConfig(Section):
     """Consecutive steps with a non-finite loss or gradient that are skipped before giving up."""
     mixed_precision: bool | None = None
     """bfloat16 autocast; None: on CUDA only."""
+    compile: bool = False
+    """Run the networks' convolutions through torch.compile; left out on a CPU."""
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 200
     validate_every: PositiveInt = 500

@@ -22,7 +22,7 @@ PLACES = ("videos", "layout", "images", "prepared", "masks.objects", "s3_endpoin
 UNUSED_DATA = ("max_failures", "clips_per_epoch")
 UNUSED_STAGE = (
     *("steps", "decay", "decay_every_epochs", "ema", "max_bad_steps"),
-    *("log_every", "checkpoint_every", "validate_every", "validation_clips"),
+    *("log_every", "checkpoint_every", "validate_every", "validation_clips", "compile"),
 )
 LEFT_OUT = {
     *(f"data.{key}" for key in (*PLACES, *UNUSED_DATA)),

@@ -10,12 +10,13 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -35,10 +36,9 @@ from cssta.training import (
     TemporalStage,
     seed_step,
 )
-from cssta.video import VideoError
 from pipelines.checkpoints import Checkpoints
-from pipelines.clip_loading import load_clip
-from pipelines.clip_plan import ClipRow
+from pipelines.clip_loading import Clip
+from pipelines.compiled_stage import compile_stage
 from pipelines.config import DataConfig, StageConfig
 from pipelines.stage_clips import worker_batches
 from pipelines.stage_settings import stage_settings
@@ -66,7 +66,8 @@ class StageTask:
     seed: int
     threads: int
     weights: dict[str, bytes]
-    validation: tuple[ClipRow, ...]
+    validation: Sequence[Clip] | ray.ObjectRef
+    """The clips, or where they are kept. (Decoded elsewhere: a file may end its decoder.)"""
     checkpoints: Checkpoints
 
 
@@ -123,7 +124,7 @@ def _run(task: StageTask, stage: Stage, rank: int, world: int, validation: list[
             with tempfile.TemporaryDirectory() as scratch:
                 folder = Path(scratch)
                 stage.save(folder)
-                if validate and task.validation:
+                if validate:
                     metrics |= _validate(stage, validation, folder)
                 _keep(task.checkpoints, folder, metrics, needed=last)
         ray.train.report(metrics)
@@ -156,6 +157,13 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def build_stage(task: StageTask, device: torch.device, wrap: Callable) -> Stage:
     """The stage with the networks that it trains and those that it builds on."""
+    stage = _plain_stage(task, device, wrap)
+    if task.stage.compile:
+        compile_stage(stage)
+    return stage
+
+
+def _plain_stage(task: StageTask, device: torch.device, wrap: Callable) -> Stage:
     config, settings = task.config, stage_settings(task.stage)
 
     def network(name: str, build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
@@ -200,21 +208,10 @@ def _follow_schedule(task: StageTask, stage: Stage, world: int) -> None:
 
 
 def _validation_batches(task: StageTask) -> list[dict[str, np.ndarray]]:
-    """The validation's clips, but for those that cannot be read.
-
-    Raises StorageError for storage that is away: other clips would give other scores.
-    """
-    batches = []
-    for row in task.validation:
-        try:
-            clip = load_clip(row, task.data)
-        except (VideoError, StorageError) as error:
-            if isinstance(error, StorageError) and error.transient:
-                raise
-            logger.warning("not validated on (see validation_clips): %s", error)
-            continue
-        batches.append({key: clip[key][None] for key in ("frames", "masks")})
-    return batches
+    """Batches of one clip each. (What comes from the object store must not be written to.)"""
+    stored = task.validation
+    clips = ray.get(stored) if isinstance(stored, ray.ObjectRef) else stored
+    return [{key: value[None].copy() for key, value in clip.items()} for clip in clips]
 
 
 def _validate(stage: Stage, batches: list[dict], folder: Path) -> dict[str, float]:

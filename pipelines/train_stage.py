@@ -6,8 +6,6 @@ same stage is found again, finished or half-way, and another one never mistaken 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import os
@@ -33,14 +31,23 @@ from cssta.config import ModelConfig
 from cssta.losses import LossWeights
 from pipelines import storage
 from pipelines.checkpoints import Checkpoints
+from pipelines.clip_loading import Clip
 from pipelines.clip_plan import plan_clips
 from pipelines.config import JobConfig
-from pipelines.failures import Failures, TooManyFailuresError
+from pipelines.failures import DecoderCrashError, Failures, TooManyFailuresError
+from pipelines.guarded_clips import held_out_clips
 from pipelines.manifest import Manifest
 from pipelines.progress import relay
 from pipelines.stage_clips import OwnStreams, Pools, stage_streams, with_pools
+from pipelines.stage_identity import (
+    decisive_parts,
+    digest_of,
+    keep_decisive,
+    unlike_the_newest,
+)
 from pipelines.stage_log import FailureLimit, StageLog
 from pipelines.stage_result import DamagedResultError, StageResult, keep_result, kept_result
+from pipelines.storage import StorageError
 from pipelines.tracking import StageRun
 from pipelines.train_loop import StageTask, train_worker
 from pipelines.worker_resources import cpus_per_worker
@@ -48,8 +55,6 @@ from pipelines.worker_resources import cpus_per_worker
 logger = logging.getLogger(__name__)
 
 STAGES = ("im2im", "inpainter", "temporal")
-# These decide nothing of the outcome.
-CADENCE = {"log_every", "checkpoint_every", "validate_every", "validation_clips"}
 
 # A worker's report waits for the controller's next look; Ray's 2 s would hold up short steps.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
@@ -87,7 +92,8 @@ def train_stage(
     """
     started = time.monotonic()
     videos = with_pools(cfg.data, name, videos)
-    digest = stage_digest(cfg, name, model, weights, videos.training, videos.pools)
+    decisive = decisive_parts(cfg, name, model, weights, videos.training, videos.pools)
+    digest = digest_of(decisive)
     endpoint, steps = cfg.data.s3_endpoint, getattr(cfg.stages, name).steps
     folder = storage.join(cfg.cluster.storage, cfg.name, "stages", f"{name}-{digest}")
     checkpoints = Checkpoints(folder, endpoint)
@@ -106,6 +112,9 @@ def train_stage(
             run.set_tags({"reused": True})
             run.log_metrics(found.metrics)
             return found
+        if checkpoints.last_step() == 0 and (line := unlike_the_newest(decisive, folder, endpoint)):
+            say(line)
+        keep_decisive(decisive, folder, endpoint)
         _fit(cfg, name, model, weights, videos, run, say, checkpoints)
     with TemporaryDirectory() as scratch:
         kept = checkpoints.restore(Path(scratch))
@@ -119,31 +128,6 @@ def train_stage(
     result = StageResult(name, digest, exported, kept.metrics, seconds, reused=False)
     keep_result(result, folder, endpoint)
     return result
-
-
-def stage_digest(
-    cfg: JobConfig,
-    name: str,
-    model: ModelConfig,
-    weights: dict[str, bytes],
-    videos: Manifest,
-    pools: Pools | None = None,
-) -> str:
-    """Twelve hex digits over everything that decides the stage's outcome."""
-    decisive = {
-        "stage": name,
-        "model": model.to_dict(),
-        "settings": getattr(cfg.stages, name).model_dump(mode="json", exclude=CADENCE),
-        "losses": cfg.losses.model_dump(mode="json"),
-        "data": cfg.data.model_dump(mode="json", exclude={"max_failures", "prepared"}),
-        "seed": cfg.seed,
-        "workers": cfg.cluster.workers,
-        "videos": [[v.uri, v.frames, v.height, v.width] for v in videos.videos],
-        "frames": videos.digest,
-        "pools": (pools or Pools()).digests(),
-        "weights": {key: hashlib.sha256(value).hexdigest() for key, value in weights.items()},
-    }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def exported_weights(checkpoint: str) -> bytes:
@@ -181,7 +165,7 @@ def _fit(
         seed=cfg.seed,
         threads=max(1, math.floor(cpus)),
         weights=weights,
-        validation=_validation_rows(cfg, name, videos),
+        validation=ray.put(_validation_clips(cfg, name, videos)),
         checkpoints=checkpoints,
     )
     restarts, fruitless = cfg.cluster.restarts, 0
@@ -252,20 +236,21 @@ def _explain_by_failures(task: StageTask, videos: Videos, error: Exception) -> N
         raise StageError(f"stage {task.name} stopped: {cause}") from error
 
 
-def _validation_rows(cfg: JobConfig, name: str, videos: Videos) -> tuple:
-    """The same few clips at every validation; of training videos if none could be held out."""
+def _validation_clips(cfg: JobConfig, name: str, videos: Videos) -> list[Clip]:
+    """The same few clips at every validation; of training videos if none could be held out.
+
+    Raises StageError.
+    """
     source = videos.held_out if videos.held_out.videos else videos.training
-    data = cfg.data.model_copy(update={"flip": False})
-    return tuple(
-        plan_clips(
-            source,
-            data,
-            cfg.seed + 1,
-            0,
-            clips=getattr(cfg.stages, name).validation_clips,
-            objects=videos.pools.masks.uris,
-        )
-    )
+    upright = cfg.data.model_copy(update={"flip": False})
+    count, masks = getattr(cfg.stages, name).validation_clips, videos.pools.masks.uris
+    rows = plan_clips(source, upright, cfg.seed + 1, 0, clips=count, objects=masks)
+    try:
+        return held_out_clips(rows, cfg.data, videos.failures)
+    except TooManyFailuresError as error:
+        raise StageError(f"stage {name} stopped: {error}") from error
+    except (StorageError, DecoderCrashError) as error:
+        raise StageError(f"stage {name} failed: its held-out clips: {error}") from error
 
 
 def _stage_params(cfg: JobConfig, name: str) -> dict:

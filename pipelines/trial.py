@@ -26,6 +26,7 @@ from cssta.inpainting import InpaintingNetwork
 from cssta.losses import LossWeights
 from cssta.metrics import PSNR_CAP, psnr
 from cssta.training import Im2ImStage, InpainterStage, Settings, Stage, seed_step
+from pipelines.clip_loading import Clip
 from pipelines.clip_plan import ClipRow, plan_clips
 from pipelines.config import JobConfig, StageConfig
 from pipelines.content_digest import content_digest
@@ -36,7 +37,7 @@ from pipelines.initial_weights import initial_weights
 from pipelines.manifest import Manifest, VideoRow, split
 from pipelines.stage_settings import stage_settings
 from pipelines.tracking import tracking_uri
-from pipelines.trial_clips import Clip, TrialError, decoded_clips
+from pipelines.trial_clips import TrialError, trial_clips
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class TrialObjective:
     failures: Failures
     """Counts the files that trials find bad, besides those that were rejected."""
     inputs: dict[str, str]
-    """Digests of all that decides a score besides the configuration, by name."""
+    """All that decides a score besides the configuration, by name: digests, and `arithmetic`."""
 
     def __call__(
         self, params: dict[str, float], cfg: JobConfig, report: Callable[[int, float], None]
@@ -81,12 +82,14 @@ def trial_objective(cfg: JobConfig, manifest: Manifest | None = None) -> TrialOb
     manifest = manifest or find_footage(cfg.data)
     failures = watch_failures(cfg, manifest)
     inputs = {"model": _digest(config, weights), **footage_digests(cfg, manifest)}
+    inputs["arithmetic"] = arithmetic(cfg)
     prepare = ray.remote(prepare_trials).options(**trial_options(cfg))
     start = prepare.remote(cfg, manifest, config, weights, failures)
     try:
         ray.get(start)
-    except ray.exceptions.RayTaskError as error:
-        raise TrialError(f"trials cannot be prepared: {error.cause or error}") from error
+    except ray.exceptions.RayError as error:  # (a process may also just die)
+        cause = getattr(error, "cause", None) or error
+        raise TrialError(f"trials cannot be prepared: {cause}") from error
     return TrialObjective(start, failures, inputs)
 
 
@@ -118,6 +121,13 @@ def trial_options(cfg: JobConfig) -> dict[str, float]:
     return {"num_cpus": cfg.cluster.cpus_per_worker, "num_gpus": 1 if _wants_gpu(cfg) else 0}
 
 
+def arithmetic(cfg: JobConfig) -> str:
+    """What trials compute on, and how precisely: another gives other scores."""
+    gpu, mixed = _wants_gpu(cfg), cfg.stages.inpainter.mixed_precision
+    precision = "bfloat16" if (gpu if mixed is None else mixed) else "float32"
+    return f"{precision} on {'a GPU' if gpu else 'CPUs'}"
+
+
 def prepare_trials(
     cfg: JobConfig,
     manifest: Manifest,
@@ -127,16 +137,17 @@ def prepare_trials(
 ) -> TrialStart:
     """Plan the clips, and take or train the IM2IM that teaches and the inpainter to start from.
 
-    `config`, `weights`: see `pipelines.initial_weights`. Raises as `decoded_clips` does.
+    `config`, `weights`: see `pipelines.initial_weights`. Raises as `trial_clips` does.
     """
     training, rows, held_out, scored = plan_trials(cfg, manifest)
+    own = rows[: cfg.tune.steps * cfg.stages.im2im.batch_size]
     # (first: what is wrong with them is told before anything is trained)
-    scored_clips = tuple(decoded_clips(scored, held_out.videos, cfg.data, failures))
+    scored_clips = tuple(trial_clips(scored, held_out.videos, cfg.data, failures))
     torch.manual_seed(cfg.seed)
     if "im2im" in weights:
         im2im = _unpack(weights["im2im"], Im2Im(config))
     else:
-        clips = partial(decoded_clips, rows, training.videos, cfg.data, failures)
+        clips = partial(trial_clips, own, training.videos, cfg.data, failures)
         im2im = _train_teacher(cfg, config, clips)
     inpainter = InpaintingNetwork(config)
     if "inpainter" in weights:
@@ -173,7 +184,7 @@ def trial_score(
 
     And over `cfg.tune.seeds` such trainings. `params` replace the configured loss weights of the
     same name; `report` is told the score every `cfg.tune.score_every` steps before the last, and
-    after every training but the last. Raises DivergedError, what `decoded_clips` raises, and what
+    after every training but the last. Raises DivergedError, what `trial_clips` raises, and what
     `report` raises.
     """
     steps, section = cfg.tune.steps, cfg.stages.inpainter
@@ -181,8 +192,9 @@ def trial_score(
     scores: list[float] = []
     for number in range(cfg.tune.seeds):
         seed, done = cfg.seed + number, number * steps
-        rows = start.training[done * section.batch_size :]
-        clips = partial(decoded_clips, rows, start.videos, cfg.data, failures)
+        first, count = done * section.batch_size, steps * section.batch_size
+        rows = start.training[first : first + count]
+        clips = partial(trial_clips, rows, start.videos, cfg.data, failures)
         stage = _inpainter_stage(start, params, cfg, seed)
         for step in _train(stage, clips, steps, section, seed):
             if step % every == 0 and step < steps:

@@ -13,6 +13,7 @@ import numpy as np
 import ray
 
 from pipelines import storage
+from pipelines.clip_loading import Clip
 from pipelines.clip_plan import ClipRow, plan_clips
 from pipelines.config import JobConfig
 from pipelines.content_digest import content_digest
@@ -31,7 +32,7 @@ from pipelines.trial import (
     trial_score,
     watch_failures,
 )
-from pipelines.trial_clips import Clip, decoded_clips
+from pipelines.trial_clips import trial_clips
 
 CLIPS_PER_VIDEO = 2
 NAMED = 5  # videos in a message
@@ -134,8 +135,9 @@ def check_best(
     for seed, *pair in jobs:
         try:
             scores.append(tuple(ray.get(pair)))
-        except ray.exceptions.RayTaskError as error:
-            raise TrialError(f"the check failed: {error.cause or error}") from error
+        except ray.exceptions.RayError as error:  # (a process may also just die)
+            cause = getattr(error, "cause", None) or error
+            raise TrialError(f"the check failed: {cause}") from error
         on_seed(seed, *scores[-1])
     return Check(*(tuple(column) for column in zip(*scores, strict=True)), len(others.videos))
 
@@ -143,7 +145,7 @@ def check_best(
 def _decode(
     rows: Sequence[ClipRow], videos: Sequence[VideoRow], data: DataConfig, failures: Failures
 ) -> tuple[Clip, ...]:
-    return tuple(decoded_clips(rows, videos, data, failures))
+    return tuple(trial_clips(rows, videos, data, failures))
 
 
 def _score(

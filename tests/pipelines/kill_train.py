@@ -147,10 +147,10 @@ class Trial:
     def kept(self, output: str):
         """The checkpoints of the run that goes there."""
         from pipelines.checkpoints import Checkpoints
-        from pipelines.train_stage import stage_digest
+        from pipelines.stage_identity import decisive_parts, digest_of
 
         cfg, model, weights, videos = stage(self.folder, output, self.endpoint)
-        digest = stage_digest(cfg, "inpainter", model, weights, videos.training)
+        digest = digest_of(decisive_parts(cfg, "inpainter", model, weights, videos.training))
         uri = f"{output}/{cfg.name}/stages/inpainter-{digest}"
         return Checkpoints(uri, self.endpoint or None)
 

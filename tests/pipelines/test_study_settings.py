@@ -48,6 +48,8 @@ def test_what_decides_a_score_cannot_be_changed(study, override: str):
 def test_other_footage_or_weights_cannot_be_taken(study):
     with pytest.raises(TuneError, match='footage "0123", now "89ab"'):
         bind_settings(study, settings(footage="89ab"))
+    with pytest.raises(TuneError, match='arithmetic absent, now "bfloat16 on a GPU"'):
+        bind_settings(study, settings(arithmetic="bfloat16 on a GPU"))
     with pytest.raises(TuneError, match='masks absent, now "cd"'):
         bind_settings(study, settings(masks="cd"))
 

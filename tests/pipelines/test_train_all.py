@@ -26,9 +26,10 @@ from pipelines.eval_summary import ClipScore, EvalSummary
 from pipelines.failures import TooManyFailuresError
 from pipelines.manifest import Rejected
 from pipelines.registry import resolve
+from pipelines.stage_identity import decisive_parts
 from pipelines.storage import EmptyBucketError, StorageError
 from pipelines.train_all import find_videos, train_all
-from pipelines.train_stage import STAGES, StageError, StageResult, stage_digest
+from pipelines.train_stage import STAGES, StageError, StageResult
 
 TINY = ModelConfig.preset("tiny")
 
@@ -141,16 +142,16 @@ def test_other_footage_under_the_same_names_is_other_training(
     shutil.copytree(video_folder, copy)
     cfg = make_config(data={"videos": str(copy), "height": 32, "width": 32})
 
-    def digest() -> str:
+    def decisive() -> dict:
         videos = find_videos(cfg, say=lambda line: None)
-        return stage_digest(cfg, "im2im", TINY, {}, videos.training)
+        return decisive_parts(cfg, "im2im", TINY, {}, videos.training)
 
-    before = digest()
-    assert digest() == before
+    before = decisive()
+    assert decisive() == before
     for name in "abcde":  # (some one is held out, and does not decide)
         frames = read_frames(copy / f"{name}.mp4", range(probe(copy / f"{name}.mp4").frames))
         write_video(copy / f"{name}.mp4", 255 - frames, 24)
-    assert digest() != before
+    assert decisive() != before
 
 
 @pytest.mark.cluster

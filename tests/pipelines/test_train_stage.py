@@ -14,12 +14,10 @@ from safetensors.torch import load as load_tensors
 from cssta.config import ModelConfig
 from pipelines import train_stage as module
 from pipelines.config import JobConfig
-from pipelines.data_config import MasksConfig
 from pipelines.failures import Failures
 from pipelines.manifest import Manifest, Rejected, probe_video
-from pipelines.stage_clips import with_pools
 from pipelines.tracking import JobRun
-from pipelines.train_stage import StageError, Videos, stage_digest, train_stage
+from pipelines.train_stage import StageError, Videos, train_stage
 from tests.pipelines.kill_train import NoRun
 from tests.pipelines.plain_training import train_plain
 
@@ -53,75 +51,6 @@ def manifest(video_folder: Path) -> Manifest:
         for name in "abc"
     ]
     return Manifest(tuple(rows))
-
-
-def test_a_stage_is_named_by_what_decides_its_outcome(video_folder, tmp_path, manifest):
-    cfg = make_config(video_folder, tmp_path)
-
-    def digest(cfg=cfg, name="im2im", model=TINY, weights=None, videos=manifest) -> str:
-        return stage_digest(cfg, name, model, weights or {}, videos)
-
-    def pooled(name: str = "im2im") -> str:
-        """With pictures and mask sequences, as they are found now."""
-        masks = MasksConfig(kind="mixed", objects=str(tmp_path / "masks"))
-        data = {"images": str(tmp_path / "places"), "masks": masks}
-        both = but("data", **data)
-        pools = with_pools(both.data, name, Videos(manifest, Manifest(()))).pools
-        return stage_digest(both, name, TINY, {}, manifest, pools)
-
-    def put(name: str, size: int) -> None:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x" * size)
-
-    def but(section: str, **update) -> JobConfig:
-        changed = getattr(cfg, section).model_copy(update=update)
-        return cfg.model_copy(update={section: changed})
-
-    longer = cfg.stages.model_copy(
-        update={"im2im": cfg.stages.im2im.model_copy(update={"steps": 401})}
-    )
-    other = {
-        "steps": digest(cfg.model_copy(update={"stages": longer})),
-        "losses": digest(but("losses", lambda_g=0.5)),
-        "data": digest(but("data", max_stride=2)),
-        "seed": digest(cfg.model_copy(update={"seed": 1})),
-        "workers": digest(but("cluster", workers=2)),
-        "name": digest(name="inpainter"),
-        "model": digest(model=ModelConfig.preset("small")),
-        "weights": digest(weights={"im2im": b"1"}),
-        "other weights": digest(weights={"im2im": b"2"}),
-        "videos": digest(videos=Manifest(manifest.videos[:2])),
-        "frames": digest(videos=Manifest(manifest.videos, digest="prepared")),
-    }
-    assert len({digest(), *other.values()}) == len(other) + 1
-    same = (
-        but("data", prepared="/elsewhere", max_failures=3),
-        but("inference", output="/elsewhere"),
-        but("evaluate", clips=3),
-        but("tracking", experiment="other"),
-        but("registry", alias="other"),
-        but("cluster", storage="/elsewhere"),
-        but("cluster", restarts=9),
-    )
-    assert {digest(one) for one in same} == {digest()}
-    for key in ("log_every", "checkpoint_every", "validate_every"):
-        often = cfg.stages.im2im.model_copy(update={key: 7})
-        assert digest(but("stages", im2im=often)) == digest()
-    put("places/a/1.jpg", 3)
-    put("masks/cat/0.png", 3)
-    found = {name: {pooled(name)} for name in ("im2im", "inpainter")}
-    put("masks/dog/0.png", 3)  # another sequence to draw from: other clips
-    for name, digests in found.items():
-        digests.add(pooled(name))
-        assert len(digests) == 2
-    for number in range(2, 7):
-        put(f"places/a/{number}.jpg", 3)
-    assert pooled() not in found["im2im"] and pooled("inpainter") in found["inpainter"]
-    found["im2im"].add(pooled())
-    put("places/a/1.jpg", 4)  # replaced
-    assert pooled() not in found["im2im"] and pooled("inpainter") in found["inpainter"]
-    rejected = Manifest(manifest.videos, (Rejected("x", "unreadable", "x"),))
-    assert digest(videos=rejected) == digest()
 
 
 def test_a_checkpoint_without_weights_is_an_error(tmp_path):
@@ -244,6 +173,36 @@ def test_a_result_that_is_not_as_it_was_kept_is_made_again_or_named(
     shutil.rmtree(folder / f"step-{STEPS:08d}")
     with pytest.raises(StageError, match=rf"im2im\.safetensors: is not .* or remove {folder}"):
         train()
+
+
+@pytest.mark.cluster
+def test_what_makes_a_stage_start_anew_is_told_and_held_out_files_are_counted(
+    ray_cluster, video_folder, tmp_path, monkeypatch, manifest
+):
+    cfg, said = make_config(video_folder, tmp_path / "runs"), []
+    (tmp_path / "bad.mp4").write_text("no video")
+    good = manifest.videos[0]
+    bad = SimpleNamespace(**{**vars(good), "uri": str(tmp_path / "bad.mp4")})
+    failures = Failures()
+
+    def train(videos: Manifest):
+        held_out = Manifest((good, bad))
+        both = Videos(videos, held_out, failures)
+        return train_stage(cfg, "im2im", TINY, {}, both, NoRun(), said.append)
+
+    Trainer(monkeypatch, [trained_to(STEPS, tmp_path / "s")] * 2)
+    train(Manifest(manifest.videos[:2]))
+    assert not said
+    assert [(one.uri, one.reason) for one in failures.list()] == [(bad.uri, "unreadable")]
+    assert not train(manifest).reused
+    (line,) = said
+    assert "stage im2im starts at step 0" in line and f"at step {STEPS}" in line
+    assert "1 videos more (c.mp4)" in line
+    assert train(manifest).reused and len(said) == 1
+    too_many = Videos(manifest, Manifest((good, bad)), Failures(limit=0))
+    other = cfg.model_copy(update={"seed": 1})
+    with pytest.raises(StageError, match=r"stage im2im stopped: 1 files failed.*bad\.mp4"):
+        train_stage(other, "im2im", TINY, {}, too_many, NoRun(), said.append)
 
 
 @pytest.mark.cluster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,23 @@ def test_trials_train_with_the_stages_own_settings():
     stage = InpainterStageConfig(learning_rate=2e-3, targets=1, reference_dropout=0.5, ema=0.9)
     expected = Settings(learning_rate=2e-3, targets=1, reference_dropout=0.5, ema=0.0)
     assert trial._settings(stage) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cluster", "mixed", "told"),
+    [
+        (0, {"use_gpu": "auto"}, None, "float32 on CPUs"),
+        (0, {"use_gpu": True}, True, "bfloat16 on CPUs"),
+        (2, {"use_gpu": "auto"}, None, "bfloat16 on a GPU"),
+        (2, {"use_gpu": "auto"}, False, "float32 on a GPU"),
+        (2, {"use_gpu": False}, None, "float32 on CPUs"),
+    ],
+)
+def test_what_trials_compute_with_is_told(monkeypatch, tmp_path, gpus, cluster, mixed, told):
+    monkeypatch.setattr(trial.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": float(gpus)})
+    stages = {"inpainter": {"mixed_precision": mixed}}
+    cfg = make_config(tmp_path, tmp_path, stages=stages, cluster=cluster)
+    assert trial.arithmetic(cfg) == told
 
 
 def test_more_training_scores_higher(video_folder, manifest, tmp_path: Path):
@@ -219,6 +237,16 @@ def test_damaged_videos_are_counted_and_end_a_search(ray_cluster, video_folder, 
     second.write_text("no video")
     with pytest.raises(TooManyFailuresError, match=r"2 files failed, and data\.max_failures"):
         search(cfg, objective)
+
+
+@pytest.mark.cluster
+def test_a_process_that_dies_while_trials_are_prepared_is_told_in_words(
+    ray_cluster, video_folder, manifest, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(trial, "prepare_trials", lambda *_: os.abort())
+    monkeypatch.setattr(trial, "trial_options", lambda cfg: {"num_cpus": 0, "max_retries": 0})
+    with pytest.raises(TrialError, match=r"trials cannot be prepared: .*died"):
+        trial_objective(make_config(video_folder, tmp_path), manifest)
 
 
 @pytest.mark.cluster

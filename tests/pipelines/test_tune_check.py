@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -100,6 +101,20 @@ def test_masks_of_a_data_set_are_no_footage(ray_cluster, tmp_path: Path, video_f
     cfg = config(video_folder, tmp_path)
     found = other_footage(cfg, listed(video_folder / "a.mp4"), str(tmp_path / "davis"))
     assert [Path(v.uri).parts[-3:] for v in found.videos] == [("JPEGImages", "480p", "dog")]
+
+
+@pytest.mark.cluster
+def test_a_training_whose_process_dies_is_told_in_words(
+    ray_cluster, video_folder: Path, tmp_path: Path, monkeypatch
+):
+    options = {"num_cpus": 0, "max_retries": 0}
+    monkeypatch.setattr(tune_check, "trial_options", lambda cfg: options)
+    monkeypatch.setattr(tune_check, "prepare_trials", lambda *_: None)
+    monkeypatch.setattr(tune_check, "_decode", lambda *_: ())
+    monkeypatch.setattr(tune_check, "_score", lambda *_: os.abort())
+    rows = listed(video_folder / "a.mp4")
+    with pytest.raises(TrialError, match=r"the check failed: .*died"):
+        check_best(config(video_folder, tmp_path), {}, rows, rows, 1)
 
 
 @pytest.mark.cluster

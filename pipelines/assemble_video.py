@@ -74,7 +74,7 @@ def _assemble(
         with opened(task, settings, progress) as video:
             assemble(whole, segments, video.source.info, video.encoding, progress)
             exact = video.masks if video.encoding.lossless else None
-            verify(whole, video.source, video.encoding, exact, progress)
+            verify(whole, video.source, video.encoding, exact, progress, progress)
         took = sum(mark["seconds"] for mark in marks) + time.monotonic() - started
         outcome = replace(outcome, seconds=took)
         _publish(task, outcome, whole, settings, progress)

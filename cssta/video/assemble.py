@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ import av
 from cssta.video.container import open_video
 from cssta.video.errors import VideoError
 from cssta.video.matroska import describe_track
+from cssta.video.scan import UNTOLD
 from cssta.video.segment_writer import TICK, Encoding
 from cssta.video.streams import add_streams, track_number
 
@@ -45,7 +47,7 @@ class Timeline:
         origin: seconds that were taken off every stream of the source.
     """
 
-    shown: tuple[int, ...]
+    shown: Sequence[int]
     time_base: Fraction
     last: int
     origin: Fraction = Fraction(0)
@@ -63,7 +65,7 @@ class Timeline:
 
     def finer(self, factor: int) -> Timeline:
         """The same in a `factor` times smaller unit."""
-        shown = tuple(time * factor for time in self.shown)
+        shown = array("q", (time * factor for time in self.shown))
         return replace(
             self, shown=shown, time_base=self.time_base / factor, last=self.last * factor
         )
@@ -74,8 +76,8 @@ class Timeline:
         return self.shown[frame + 1] - self.shown[frame]
 
 
-def timeline(info: SourceInfo) -> Timeline:
-    """The source's. Raises VideoError where it cannot be read."""
+def timeline(info: SourceInfo, progress: Callable[[], None] = lambda: None) -> Timeline:
+    """The source's; `progress` is called at every packet. Raises VideoError."""
     usual = max(1, round(1 / (info.fps * info.time_base)))
     if info.is_folder:
         return Timeline(info.pts, info.time_base, usual)
@@ -87,10 +89,14 @@ def timeline(info: SourceInfo) -> Timeline:
         if stream.duration and stream.start_time is not None:
             last = stream.start_time + stream.duration - info.pts[-1]
         if last <= 0:  # not told, or told wrong
-            shown = ((p.pts, p.duration) for p in container.demux(stream) if p.pts is not None)
-            last = max(shown, default=(0, 0))[1] or usual
+            end = (UNTOLD, 0)
+            for packet in container.demux(stream):
+                progress()
+                if packet.pts is not None:
+                    end = max(end, (packet.pts, packet.duration))
+            last = end[1] or usual
     shift = round(origin / info.time_base)
-    pts = tuple(time - shift for time in info.pts)
+    pts = array("q", (time - shift for time in info.pts))
     return Timeline(pts, info.time_base, last, shift * info.time_base)
 
 
@@ -105,13 +111,13 @@ def assemble(
 
     Args:
         segments: files of `SegmentWriter`, which together hold every frame of the source.
-        advance: called for every packet that has been written.
+        advance: called for every packet, as it is looked at first and as it is written.
 
     Raises:
         VideoError: a segment or the source cannot be read, frames are missing, or the container
             cannot hold a stream.
     """
-    write_packets(Path(partial), segments, timeline(info), info, encoding, advance=advance)
+    write_packets(Path(partial), segments, timeline(info, advance), info, encoding, advance=advance)
 
 
 def write_packets(
@@ -124,7 +130,10 @@ def write_packets(
     advance: Callable[[], None] = lambda: None,
 ) -> None:
     """`assemble` for a given timeline; `most`: packets of each other stream (default: all)."""
-    order = [frame for frame, _ in _numbered(segments)]
+    order = array("q")
+    for frame, _ in _numbered(segments):
+        order.append(frame)
+        advance()
     if sorted(order) != list(range(len(times.shown))):
         raise VideoError(
             partial,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+from array import array
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class Track:
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     size: int = 0
     start: Fraction | None = None
-    times: list[int] = field(default_factory=list)
+    times: array[int] = field(default_factory=lambda: array("q"))
     end: int | None = None
     time_base: Fraction = Fraction(1)
 
@@ -54,6 +55,7 @@ def verify(
     encoding: Encoding,
     masks: MaskSource | None = None,
     advance: Callable[[], None] = lambda: None,
+    progress: Callable[[], None] = lambda: None,
 ) -> str | None:
     """Check that the file is the source but for what is in the holes.
 
@@ -64,6 +66,7 @@ def verify(
     Args:
         masks: of a lossless output: every sample outside the holes must equal the source's.
         advance: called for every frame that has been decoded.
+        progress: called at every packet that is looked at, before anything is decoded.
 
     Returns:
         With `masks`, the SHA-256 digest, which both share, of all samples outside the holes.
@@ -85,13 +88,14 @@ def verify(
             found = [d for d in differences(look(info.path)[0], copy) if d not in encoding.changed]
             if found:
                 raise _unverified(partial, "; ".join(found))
-        times = timeline(info)
-        ours = _tracks(partial)
+        times = timeline(info, progress)
+        ours = _tracks(partial, progress)
         video = next(track for track in ours.values() if track.kind == "video")
         shift = _check_times(partial, video, times, 1 / info.fps)
         if not info.is_folder:
             _check_timecode(partial, info)
-            _check_tracks(partial, ours, _tracks(info.path), info, encoding, times, shift)
+            theirs = _tracks(info.path, progress)
+            _check_tracks(partial, ours, theirs, info, encoding, times, shift)
         if masks is None:
             _check_decoding(partial, info.frames, advance)
             return None
@@ -110,7 +114,7 @@ def _stored_format(encoding: Encoding) -> str:
     return planar_format(av.VideoFormat(encoding.pix_fmt)).replace("yuvj", "yuv")
 
 
-def _tracks(path: Path) -> dict[int, Track]:
+def _tracks(path: Path, progress: Callable[[], None]) -> dict[int, Track]:
     with open_video(path) as (container, video):
         tracks, last = {}, (-(2**62), 0)
         streams = [s for s in container.streams if not is_own_track(container, s)]
@@ -121,20 +125,23 @@ def _tracks(path: Path) -> dict[int, Track]:
             if stream.type == "attachment":
                 tracks[stream.index].digest.update(stream.data)
         for packet in container.demux([s for s in streams if s.type != "attachment"]):
+            progress()
             track = tracks[packet.stream_index]
             if packet.size == 0:
                 continue
             time = packet.pts if packet.pts is not None else packet.dts
             if packet.stream_index == video.index:
-                track.times.append(time)
-                last = max(last, (time, packet.duration or 0))
+                if time is not None:
+                    track.times.append(time)
+                    last = max(last, (time, packet.duration or 0))
                 continue
             payload = _payload(bytes(packet), track.codec)
             if payload and track.start is None and time is not None:
                 track.start = time * packet.time_base
             track.digest.update(payload)
             track.size += len(payload)
-        tracks[video.index].times.sort()
+        times = tracks[video.index].times
+        tracks[video.index].times = array("q", np.sort(times).tobytes())
         if video.duration:  # mp4 and mov tell it; the packets there overlap
             tracks[video.index].end = video.start_time + video.duration
         elif last[1]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import ray
 
 from cssta.video import container, scan
 from pipelines.actors import Keeper
+from pipelines.assemble_video import assemble_video
 from pipelines.batch import assemble_task
 from pipelines.batch_actor import Completer
 from pipelines.batch_plan import plan_batch
@@ -22,7 +27,7 @@ from pipelines.batch_units import parts_of
 from pipelines.watchdog import Watchdog
 from tests.cssta.media import make_video
 from tests.pipelines.fake_engines import GreyEngine
-from tests.pipelines.one_process import MODEL, config, picture_clip, settings_of
+from tests.pipelines.one_process import MODEL, complete_parts, config, picture_clip, settings_of
 from tests.pipelines.test_batch_actor import Handle
 
 FRAMES = 40
@@ -51,6 +56,37 @@ class Silence:
         cls.decoded += 1
         cls.packets += 1
         cls.longest = max(cls.longest, cls.packets)
+
+
+def test_reading_all_packets_of_a_large_file_is_told(task, monkeypatch):
+    """Its times, where the container does not tell its length, and its other streams' content."""
+    video, settings = task
+    complete_parts(video, settings)
+    read, plain = [], av.container.InputContainer.demux
+
+    class Container:
+        def __init__(self, container) -> None:
+            self._container = container
+
+        def __getattr__(self, name: str):
+            return getattr(self._container, name)
+
+        def demux(self, *streams):
+            for packet in plain(self._container, *streams):
+                read.append(len(told))
+                yield packet
+
+    @contextmanager
+    def followed(path: Path):
+        with container.open_video(path) as (opened, stream):
+            yield Container(opened), stream
+
+    told: list[None] = []
+    for module in ("assemble", "verify"):
+        monkeypatch.setattr(sys.modules[f"cssta.video.{module}"], "open_video", followed)
+    assert assemble_video(video, settings, lambda: told.append(None)).status == "done"
+    assert len(read) > 4 * FRAMES
+    assert max(Counter(read).values()) <= MOST
 
 
 def before_decoding(call: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
     python -m pipelines.bench_data [--videos FOLDER] [--clips 1024] [--cores 2]
 
-1. clips per second of the Ray Data stream over a bare loop of decord and masks in as many
-   processes as the stream has cores, in turns;
-2. the stream from a folder that jobs/prepare.py wrote, over that from the videos;
-3. how much one open for several clips spares, and what a clip costs far into a long video;
-4. the object store's peak while far more than it holds is streamed, and what was spilled;
-5. the share of time that a trainer waits for data.
+opens    how much one open for several clips spares, and what a clip costs far into a long video;
+rate     clips per second of the Ray Data stream over a bare loop of decord and masks in as many
+         processes as the stream has cores, in turns; and the stream from a folder that
+         jobs/prepare.py wrote, over that from the videos;
+masks    the stream over the bare loop with object masks, and with half of them free-form;
+memory   the object store's peak while a bucket is streamed whose files are larger than it, and
+         what was spilled;
+waiting  the share of time that a trainer waits for data.
 """
 
 from __future__ import annotations
@@ -29,18 +31,17 @@ from statistics import median
 import cv2
 import numpy as np
 
-from cssta.masks import freeform_masks
 from cssta.measure import machine
-from cssta.video import write_video
-from pipelines.clip_loading import cover_and_crop, load_clips
+from pipelines.bench_footage import bucket, larger_bucket, object_masks, plan_of
+from pipelines.clip_loading import clip_masks, cover_and_crop, load_clips
 from pipelines.clip_plan import CLIPS_PER_OPEN, ClipPlan, ClipRow
 from pipelines.config import DataConfig, JobConfig
 from pipelines.footage import find_footage
-from pipelines.manifest import Manifest, probe_video
+from pipelines.manifest import Manifest
 from pipelines.prepare import prepare
-from pipelines.storage import list_videos
 
-PARTS = ("opens", "rate", "memory", "waiting")
+WARM_UP = 64  # clips per core, which are not counted
+PARTS = ("opens", "rate", "masks", "memory", "waiting")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,51 +52,41 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("--size", type=int, default=256, help="of a clip's frames; 7 of them")
     parser.add_argument("--store", type=int, default=100, help="MiB, to be streamed through")
-    parser.add_argument("--steps", type=int, default=60, help="of the training that may wait")
+    parser.add_argument("--long", type=int, default=1500, help="frames of the long video")
+    parser.add_argument("--stage", choices=("im2im", "inpainter"), default="im2im")
+    parser.add_argument("--steps", type=int, default=60, help="of the stage that may wait")
     parser.add_argument("--only", choices=PARTS, action="append", help="default: all parts")
     options = parser.parse_args(argv)
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     parts = options.only or PARTS
     found: dict[str, object] = {"machine": machine()["device"], "cores": options.cores}
     with tempfile.TemporaryDirectory(prefix="cssta-bench-") as name:
-        folder = options.videos or bucket(Path(name) / "videos")
+        scratch = Path(name)
+        folder = options.videos or bucket(scratch / "videos")
         plan = plan_of(folder, options.size, options.clips)
-        frames = sum(video.frames for video in plan.manifest.videos)
-        show("footage", f"{len(plan.manifest.videos)} videos, {frames} frames")
+        show("footage", plan.manifest.describe())
         if "opens" in parts:
-            found |= opens(plan, Path(name))
-        if "rate" in parts:
+            found |= opens(plan, scratch, options.long)
+        if "rate" in parts or "masks" in parts:
             with cluster(options.cores):
-                found |= rates(plan, Path(name) / "prepared", options)
+                if "rate" in parts:
+                    found |= rates(plan, scratch / "prepared", options)
+                if "masks" in parts:
+                    found |= mask_rates(folder, object_masks(scratch / "masks"), options)
         if "memory" in parts:
-            with cluster(options.cores, options.store * 2**20):
-                found |= memory(plan, options.clips, options.store * 2**20)
+            store = options.store * 2**20
+            large = larger_bucket(folder, scratch / "large", store * 5 // 4)
+            with cluster(options.cores, store):
+                found |= memory(plan_of(large, options.size, options.clips), options.clips, store)
         if "waiting" in parts:
             with cluster(options.cores):
-                found |= waiting(folder, Path(name), options.steps)
+                found |= waiting(folder, scratch, options.steps, options.stage)
     print(json.dumps(found))
     return 0
 
 
 def show(label: str, text: str) -> None:
     print(f"{label:36} {text}", flush=True)
-
-
-def bucket(folder: Path, videos: int = 12, frames: int = 96) -> Path:
-    """Videos, 288 x 512, of a texture that drifts."""
-    rng = np.random.default_rng(0)
-    for number in range(videos):
-        noise = rng.integers(0, 255, (37, 2 * frames, 3), np.uint8)
-        wide = cv2.resize(noise, (512 + 2 * frames, 288), interpolation=cv2.INTER_CUBIC)
-        views = [wide[:, 2 * frame : 2 * frame + 512] for frame in range(frames)]
-        write_video(folder / f"{number}.mp4", np.stack(views), 24)
-    return folder
-
-
-def plan_of(folder: Path, size: int, clips: int) -> ClipPlan:
-    cfg = DataConfig(videos=str(folder), height=size, width=size, clips_per_epoch=clips)
-    found = [probe_video(video.uri) for video in list_videos(str(folder))]
-    return ClipPlan(Manifest(tuple(row for row in found if hasattr(row, "frames"))), cfg, 0)
 
 
 @contextmanager
@@ -128,20 +119,8 @@ def rates(plan: ClipPlan, folder: Path, options: argparse.Namespace) -> dict[str
     show("prepared folder", f"{size / 2**20:.0f} MiB")
     ready = plan.cfg.model_copy(update={"prepared": str(folder)})
     prepared = ClipPlan(find_footage(ready), ready, plan.seed)
-    found: dict[str, list[float]] = {"bare": [], "streamed": [], "from_prepared": []}
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(options.cores, mp_context=spawn) as pool:
-        list(pool.map(bare_loop, [plan.rows(0, 8)] * options.cores, [plan.cfg] * options.cores))
-        drain(plan, 0, 64 * options.cores)  # (processes start and import)
-        for turn in range(options.rounds):
-            start, stop = turn * options.clips, (turn + 1) * options.clips
-            rows = plan.rows(start, stop)
-            shares = [rows[core :: options.cores] for core in range(options.cores)]
-            started = time.monotonic()
-            list(pool.map(bare_loop, shares, [plan.cfg] * len(shares)))
-            found["bare"].append(options.clips / (time.monotonic() - started))
-            found["streamed"].append(options.clips / drain(plan, start, stop))
-            found["from_prepared"].append(options.clips / drain(prepared, start, stop))
+    streams = {"streamed": plan, "from_prepared": prepared}
+    found = in_turns(plan, streams, options.clips, options.rounds, options.cores)
     for name, rate in found.items():
         show(name.replace("_", " "), f"{median(rate):.1f} clips/s")
     ratios = {}
@@ -150,6 +129,39 @@ def rates(plan: ClipPlan, folder: Path, options: argparse.Namespace) -> dict[str
         ratios[f"{one}_over_{other}"] = ratio
         show(f"{one} over {other}".replace("_", " "), f"{ratio:.2f}")
     return found | ratios
+
+
+def mask_rates(folder: Path, objects: Path, options: argparse.Namespace) -> dict[str, object]:
+    """The stream over the bare loop with masks of the other kinds, half as many clips of each."""
+    ratios = {}
+    for kind in ("objects", "mixed"):
+        clips = max(options.clips // 2, 1)
+        plan = plan_of(folder, options.size, clips, kind, objects)
+        found = in_turns(plan, {"streamed": plan}, clips, options.rounds, options.cores)
+        ratio = median(a / b for a, b in zip(found["streamed"], found["bare"], strict=True))
+        show(f"streamed over bare, masks {kind}", f"{ratio:.2f}")
+        ratios[f"streamed_over_bare_{kind}"] = ratio
+    return ratios
+
+
+def in_turns(
+    plan: ClipPlan, streams: dict[str, ClipPlan], clips: int, rounds: int, cores: int
+) -> dict[str, list[float]]:
+    """Clips per second of every round, of the bare loop over `plan` and of each stream."""
+    found: dict[str, list[float]] = {"bare": []} | {name: [] for name in streams}
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        list(pool.map(bare_loop, [plan.rows(0, 8)] * cores, [plan.cfg] * cores))
+        drain(plan, 0, WARM_UP * cores)  # (processes start and import)
+        for turn in range(rounds):
+            start, stop = turn * clips, (turn + 1) * clips
+            rows = plan.rows(start, stop)
+            shares = [rows[core::cores] for core in range(cores)]
+            started = time.monotonic()
+            list(pool.map(bare_loop, shares, [plan.cfg] * cores))
+            found["bare"].append(clips / (time.monotonic() - started))
+            for name, stream in streams.items():
+                found[name].append(clips / drain(stream, start, stop))
+    return found
 
 
 def bare_loop(rows: list[ClipRow], cfg: DataConfig) -> None:
@@ -164,8 +176,7 @@ def bare_loop(rows: list[ClipRow], cfg: DataConfig) -> None:
         frames = cover_and_crop(frames, cfg.height, cfg.width, row.crop_y, row.crop_x)
         if row.flip:
             frames = np.ascontiguousarray(frames[:, :, ::-1])
-        rng = np.random.default_rng(row.mask_seed)
-        freeform_masks(rng, len(row.indices), cfg.height, cfg.width, ratio=cfg.masks.ratio)
+        clip_masks(row, cfg)
 
 
 def drain(plan: ClipPlan, start: int, stop: int) -> float:
@@ -179,22 +190,22 @@ def drain(plan: ClipPlan, start: int, stop: int) -> float:
     return time.monotonic() - started
 
 
-def opens(plan: ClipPlan, scratch: Path) -> dict[str, object]:
+def opens(plan: ClipPlan, scratch: Path, frames: int) -> dict[str, object]:
     """Seconds per clip with an open for each, and for CLIPS_PER_OPEN; early and late in a video."""
     cv2.setNumThreads(1)
-    rows = plan.rows(0, 256)
+    rows = plan.rows(0, min(256, plan.cfg.clips_per_epoch))
     together = timed(lambda: list(load_clips(rows, plan.cfg)))
     apart = timed(lambda: [list(load_clips([row], plan.cfg)) for row in rows])
     show(f"{CLIPS_PER_OPEN} clips per open", f"{apart / together:.2f} times as fast as one")
-    long = bucket(scratch / "long", videos=1, frames=1500) / "0.mp4"
+    long = bucket(scratch / "long", videos=1, frames=frames) / "0.mp4"
     seconds = {}
-    for name, first in (("early", 0), ("late", 1490)):
+    for name, first in (("early", 0), ("late", frames - 10)):
         row = ClipRow(0, str(long), tuple(range(first, first + 7)), False, 0.5, 0.5, 1, None)
         seconds[name] = median(
             timed(lambda row=row: list(load_clips([row], plan.cfg))) for _ in range(9)
         )
     text = f"{seconds['late'] / seconds['early']:.2f} times what one at frame 0 takes"
-    show("a clip at frame 1490 of 1500", text)
+    show(f"a clip at frame {frames - 10} of {frames}", text)
     return {
         "one_open_speedup": apart / together,
         "late_over_early": seconds["late"] / seconds["early"],
@@ -219,12 +230,18 @@ def memory(plan: ClipPlan, clips: int, store: int) -> dict[str, object]:
         if number % 8 == 0:
             time.sleep(0.2)
             peak = max(peak, store_stats().object_store_bytes_used)
-    stats = store_stats()
-    spilled = stats.spilled_bytes_total + stats.object_store_bytes_fallback
+    spilled = (stats := store_stats()).spilled_bytes_total + stats.object_store_bytes_fallback
+    files = sum(Path(video.uri).stat().st_size for video in plan.manifest.videos)
+    show("bucket", f"{files / 2**20:.0f} MiB in {len(plan.manifest.videos)} files")
     show("streamed through the object store", f"{share / 2**20:.0f} MiB")
     show("object store", f"{store / 2**20:.0f} MiB, peak {peak / 2**20:.0f} MiB")
     show("spilled", f"{spilled / 2**20:.0f} MiB")
-    return {"streamed_bytes": share, "store_peak_bytes": peak, "spilled_bytes": spilled}
+    return {
+        "bucket_bytes": files,
+        "streamed_bytes": share,
+        "store_peak_bytes": peak,
+        "spilled_bytes": spilled,
+    }
 
 
 def store_stats():
@@ -235,7 +252,7 @@ def store_stats():
     return get_memory_info_reply(state).store_stats
 
 
-def waiting(folder: Path, scratch: Path, steps: int) -> dict[str, object]:
+def waiting(folder: Path, scratch: Path, steps: int, name: str) -> dict[str, object]:
     """Share of time that a stage of `steps` steps waits for data, after its first report."""
     from cssta.config import ModelConfig
     from pipelines.train_stage import Videos, train_stage
@@ -246,7 +263,7 @@ def waiting(folder: Path, scratch: Path, steps: int) -> dict[str, object]:
         {
             "data": {"videos": str(folder), "height": 128, "width": 128, "references": 4},
             "model": {"size": "small"},
-            "stages": {"im2im": stage | {"checkpoint_every": steps}},
+            "stages": {name: stage | {"checkpoint_every": steps}},
             "cluster": {"storage": str(scratch / "runs"), "use_gpu": "auto"},
         }
     )
@@ -258,12 +275,10 @@ def waiting(folder: Path, scratch: Path, steps: int) -> dict[str, object]:
             shares.append(float(words[words.index("data_wait_share") + 1]))
 
     videos = Videos(find_footage(cfg.data), Manifest(()))
-    train_stage(cfg, "im2im", ModelConfig.preset("small"), {}, videos, _NoRun(), say)
+    train_stage(cfg, name, ModelConfig.preset("small"), {}, videos, _NoRun(), say)
     share = float(np.mean(shares[1:] or shares))
-    show(
-        "trainer waits for data",
-        f"{100 * share:.1f} % of the time ({100 * shares[0]:.1f} % at first)",
-    )
+    text = f"{100 * share:.1f} % of the time ({100 * shares[0]:.1f} % at first)"
+    show(f"{name} waits for data", text)
     return {"wait_share": share, "wait_share_at_first": shares[0]}
 
 

@@ -20,6 +20,7 @@ from pipelines.retries import with_retries
 from pipelines.storage import EmptyBucketError, StorageError, VideoFile
 from pipelines.suspects import outlive
 from pipelines.watchdog import Watchdog, end_process
+from pipelines.worker_resources import check_memory
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,10 @@ def build_manifest(
     """Probe videos on the cluster: header, first and last frame.
 
     Raises EmptyBucketError, naming the files, if none can be used, and StorageError where storage
-    is away: without the videos there, training would be another.
+    is away: without the videos there, training would be another. Raises ConfigError where no node
+    has the memory.
     """
+    check_memory(MEMORY_PER_TASK)
     names = [uri.uri if isinstance(uri, VideoFile) else uri for uri in uris]
     groups = [names[i : i + FILES_PER_TASK] for i in range(0, len(names), FILES_PER_TASK)]
     results: list[VideoRow | Rejected] = []

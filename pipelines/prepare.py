@@ -35,6 +35,7 @@ from pipelines.storage import EmptyBucketError, StorageError
 from pipelines.storage_errors import named
 from pipelines.suspects import outlive
 from pipelines.watchdog import Watchdog, end_process
+from pipelines.worker_resources import check_memory
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def prepare(
     say(f"{cfg.videos}: {manifest.describe()}")
     files = len(manifest.videos) + len(manifest.rejected)
     limit = most_failures(cfg.max_failures, files)
-
+    check_memory(MEMORY_PER_TASK)
     shards, failed = [], list(manifest.rejected)
     arguments = (cfg, folder, quality)
     packs = list(pack(manifest.videos))

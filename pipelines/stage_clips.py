@@ -95,7 +95,7 @@ def stage_streams(
 
     Raises ConfigError where no node has the memory to decode clips.
     """
-    check_memory(MEMORY_PER_TASK, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    check_memory(MEMORY_PER_TASK)
     pools = videos.pools
     footage = pools.pictures or videos.training
     # (Put where the driver is, with which alone it may go.)

@@ -44,15 +44,19 @@ def _fit(workers: int, cpus: float, nodes: Sequence[float]) -> bool:
     return False
 
 
-def check_memory(needed: int, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Raise ConfigError if no node has `needed` bytes for a task that decodes clips, which would
-    wait for it without a word. `nodes`: resources of each."""
+def check_memory(needed: int, nodes: Sequence[Mapping[str, float]] | None = None) -> None:
+    """Raise ConfigError if no node has `needed` bytes for a task that decodes, which would wait for
+    them without a word. `nodes`: resources of each; None: of the cluster that this process uses."""
+    if nodes is None:
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     rooms = [node.get("memory", 0) for node in nodes if node.get("CPU", 0)]
     if max(rooms, default=0) < needed:
         found = ", ".join(f"{room / 2**20:.0f}" for room in sorted(rooms, reverse=True)) or "no"
         raise ConfigError(
-            f"a task that decodes clips asks for {needed / 2**20:.0f} MiB of memory, and the nodes "
-            f"with CPUs give Ray {found} MiB; take larger ones, or start Ray with a larger --memory"
+            f"a task that decodes asks for {needed / 2**20:.0f} MiB of memory, and the nodes with "
+            f"CPUs give Ray {found} MiB; take larger ones, or start Ray with a larger --memory"
         )
 
 

@@ -49,3 +49,30 @@ def test_turns_are_taken_one_after_the_other():
     assert asyncio.run(play()) == [
         "stage 0", "turn 0 over", "stage 1", "turn 1 over", "stage 2",
     ]  # fmt: skip
+
+
+def test_one_that_fails_does_not_keep_the_others_from_being_measured(monkeypatch, capsys):
+    def measured(options, precision: str) -> str:
+        if precision == "bfloat16+compile":
+            raise RuntimeError("no compiler\nmore of it")
+        return f"{precision}: measured"
+
+    monkeypatch.setattr(bench_train, "speed", measured)
+    monkeypatch.setattr(bench_train, "compare", lambda *_: ([1.0], [1.0], 0.1))
+    assert bench_train.main([*SMALL, "--precisions", "bfloat16+compile,float32"]) == 0
+    told = capsys.readouterr().out
+    assert "bfloat16+compile: failed: no compiler\nfloat32: measured\n" in told
+
+
+def test_what_is_measured_is_what_is_named():
+    options = bench_train._parser().parse_args(SMALL)
+    sections = {
+        name: make_task(options, "/nowhere", 1, name).stage
+        for name in ("float32", "bfloat16", "bfloat16+compile")
+    }
+    told = {name: (s.mixed_precision, s.compile) for name, s in sections.items()}
+    assert told == {
+        "float32": (False, False),
+        "bfloat16": (True, False),
+        "bfloat16+compile": (True, True),
+    }

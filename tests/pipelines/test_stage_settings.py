@@ -18,8 +18,9 @@ LOOP = {
     "checkpoint_every",
     "validate_every",
     "validation_clips",
+    "compile",
 }
-"""Keys for the loop around the training code."""
+"""Keys for the loop around the training code, and for what is done to its networks."""
 
 
 def test_every_key_arrives():

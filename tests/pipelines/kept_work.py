@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
-from pipelines.storage import sha256
+from tests.pipelines.batch_output import RECORD, Output
 
 
 class Kept:
     """What was finished at the first kill, and must not be made again: outputs, staged segments."""
 
-    def __init__(self, output: Path | None = None) -> None:
+    def __init__(self, output: Output | None = None) -> None:
         self.finals: dict[str, str] = {}
-        self.times: dict[Path, int] = {}
+        self.times: dict[str, int] = {}
         self._output = output
         if output is None:
             return
-        for record in output.rglob("*.mkv.json"):  # (nothing has failed yet)
-            path = record.with_suffix("")
-            name = str(path.relative_to(output))
-            self.finals[name] = sha256(str(path))
-            self.times[path] = path.stat().st_mtime_ns
-        for mark in (output / "_work").rglob("segment-*.json"):
-            with suppress(FileNotFoundError):  # (its video is being published)
-                self.times[mark] = mark.stat().st_mtime_ns
+        times = output.times()
+        for name in times:
+            final = name.removesuffix(".json")
+            if name.endswith(RECORD) and final in times:  # (nothing has failed yet)
+                self.finals[final] = output.sha256(final)
+                self.times[final] = times[final]
+            if name.startswith("_work/") and Path(name).match("segment-*.json"):
+                self.times[name] = times[name]
 
     def check(self) -> None:
         """Nothing of it has been written again so far; what was staged may be gone."""
-        for path, modified in self.times.items():
-            with suppress(FileNotFoundError):
-                assert path.stat().st_mtime_ns == modified, f"{path} was made again"
+        if not self.times:
+            return
+        now = self._output.times()
+        for name, modified in self.times.items():
+            assert now.get(name, modified) == modified, f"{name} was made again"
 
     def watch(self, driver: subprocess.Popen, deadline: float) -> int:
         """Check until the driver ends, and then that the outputs are still those; its code."""
@@ -43,5 +44,5 @@ class Kept:
             time.sleep(0.05)
         self.check()
         for name, digest in self.finals.items():
-            assert sha256(str(self._output / name)) == digest, f"{name} is another"
+            assert self._output.sha256(name) == digest, f"{name} is another"
         return driver.returncode

@@ -1,19 +1,20 @@
 """Batches whose actors, nodes, drivers and heads are killed at random moments, held against peace.
 
-    python -m tests.pipelines.kill_batch --rounds 20
+    python -m tests.pipelines.kill_batch --rounds 20 [--s3]
 
 Each round starts a batch of its own on a cluster of a head and two nodes, kills something, looks
 at what then has its final name, starts the batch again where its driver died (with the head: on a
 cluster of its own, while processes of the old one may still be at work), and compares the output
-with that of an undisturbed run, file by file. What was finished at the first kill, outputs and
-staged segments, must not be made again. A node is replaced, a lost node is not: its actor waits for
-room then, and the batch goes on without. Exit code 1 if anything differs.
+with that of an undisturbed run, file by file, records and ledger but for times. What was finished
+at the first kill, outputs and staged segments, must not be made again. A node is replaced, a lost
+node is not: its actor waits for room then, and the batch goes on without. With --s3 all is read
+from and written to an imitation of S3 on which one of ten requests fails. Exit code 1 if anything
+differs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -22,30 +23,36 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
-from pathlib import Path
+from contextlib import ExitStack, suppress
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import numpy as np
 import psutil
 
-from cssta.video import open_source, write_video
+from tests.pipelines.bad_bucket import bad_bucket
+from tests.pipelines.batch_output import Output, differences
 from tests.pipelines.kept_work import Kept
+from tests.pipelines.killed_batch import (
+    ACTORS,
+    LENGTHS,
+    SEGMENTS,
+    configuration,
+    in_peace,
+    write_inputs,
+)
 
-if TYPE_CHECKING:  # (the driver must not load a cluster's tools)
+if TYPE_CHECKING:
     from ray._private.node import Node
     from ray.cluster_utils import Cluster
 
+    from pipelines.config import JobConfig
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = ("actor", "node", "driver", "lost-node", "head")
-NODES = 2
-TIMINGS = ("batch-summary.json", "batch-report.html", "batch-ledger.parquet")
+NODES = ACTORS
 LIMIT = 600.0  # seconds until a batch must have ended
 DEADLY = 30.0  # seconds in which what is killed must be gone
 TRIES = 3  # batches that may end before anything could be killed
-LENGTHS = {"long": 120, "a b": 20, "c#1": 12, "d%20": 15, "sub/é": 9}  # frames of each video
-SEGMENT = 12
-SEGMENTS = {name: -(-frames // SEGMENT) for name, frames in LENGTHS.items()}
 NODE = {"num_cpus": 2, "object_store_memory": 10**8}
 
 
@@ -57,69 +64,27 @@ def main() -> int:
     parser.add_argument(
         "--plain", action="store_true", help="compare with plain functions, which take no cluster"
     )
-    parser.add_argument("--driver", nargs=2, metavar=("ADDRESS", "OUTPUT"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--s3", action="store_true", help="from and to S3 on a bad network")
     options = parser.parse_args()
-    if options.driver:
-        return drive(options.folder, *options.driver)
     os.environ |= {"PYTHONPATH": str(REPOSITORY), "RAY_AUTH_MODE": "disabled"}
     os.environ.pop("RAY_ADDRESS", None)
     print(f"seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="cssta-kills-") as folder:
-        return Trial(Path(folder), random.Random(options.seed)).run(
-            options.rounds,
-            options.kills.split(",") if options.kills else [],
-            options.plain,
-        )
-
-
-def drive(folder: Path, address: str, output: str) -> int:
-    """The driver: a batch with an engine that takes its time."""
-    import ray
-
-    from pipelines.batch import complete_bucket
-    from tests.pipelines.fake_engines import load_slow
-
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    cfg = configuration(folder, Path(output))
-    summary = complete_bucket(cfg, folder / "model", load_engine=load_slow)
-    print(summary.text(), flush=True)
-    return 1 if summary.failures else 0
-
-
-def configuration(folder: Path, output: Path):
-    from pipelines.config import JobConfig
-
-    inference = {
-        "manifest": str(folder / "list.jsonl"),
-        "videos": str(folder / "in"),
-        "output": str(output),
-        "scratch": str(folder / "scratch"),
-        "options": {"lossless": True},
-        "segment_frames": SEGMENT,
-        "limits": {"seam": None, "warping": None},  # (grey holes break any)
-        "actors": NODES,
-        "cpus_per_actor": 1.5,  # (one on each node: what is lost leaves no room for another)
-    }
-    return JobConfig.parse({"data": {"videos": "x"}, "inference": inference})
-
-
-def plain(folder: Path, output: Path) -> None:
-    """The same work by plain functions, in this process."""
-    from pipelines.batch import pin_model
-    from tests.pipelines.one_process import complete_all
-
-    cfg = configuration(folder, output)
-    complete_all(cfg, model=pin_model(cfg, folder / "model")[0])
+    with ExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="cssta-kills-"))
+        endpoint = opened.enter_context(bad_bucket(options.seed)) if options.s3 else ""
+        kinds = options.kills.split(",") if options.kills else []
+        trial = Trial(Path(folder), random.Random(options.seed), endpoint)
+        return trial.run(options.rounds, kinds, options.plain)
 
 
 class Trial:
     """A cluster, videos, and the output of a run in peace."""
 
-    def __init__(self, folder: Path, rng: random.Random) -> None:
-        self.folder, self.rng = folder, rng
-        write_inputs(folder)
+    def __init__(self, folder: Path, rng: random.Random, endpoint: str = "") -> None:
+        self.folder, self.rng, self.endpoint = folder, rng, endpoint
+        self.bucket = "s3://bucket" if endpoint else ""
+        self.pause = 0.2 if endpoint else 0.02  # seconds between two looks
+        write_inputs(folder, self.bucket, endpoint)
         self.killed: Counter[str] = Counter()
         self.old: list[Cluster] = []  # without a head, but some of their processes may live
         self._new_cluster()
@@ -141,23 +106,24 @@ class Trial:
 
     def run(self, rounds: int, kinds: list[str], in_process: bool) -> int:
         try:
+            output = self._output("peace")
             if in_process:
-                plain(self.folder, self.folder / "peace")
+                in_peace(self._configuration(output), self.folder / "model")
             else:
-                self.batch(self.folder / "peace")
-            peace = contents(self.folder / "peace", sheets=not in_process)
+                self.batch(output)
+            peace = output.contents()
             for number in range(rounds):
                 kills = kinds or [KINDS[number % len(KINDS)]]
                 started = time.monotonic()
                 for attempt in range(TRIES):
-                    output = self.folder / f"round-{number}-{attempt}"
+                    output = self._output(f"round-{number}-{attempt}")
                     told = self.batch(output, kills)
                     if len(told) >= len(kills):
                         break
                 else:
                     print(f"round {number}: no {', '.join(kills)} could be killed in time")
                     return 1
-                found = contents(output, sheets=not in_process)
+                found = output.contents()
                 words = f"round {number}: {', '.join(told)}"
                 if found != peace:
                     print(f"{words}: DIFFERS: {differences(found, peace)}")
@@ -171,7 +137,13 @@ class Trial:
             for cluster in (*self.old, self.cluster):
                 end(cluster)
 
-    def batch(self, output: Path, kills: list[str] = ()) -> list[str]:
+    def _output(self, name: str) -> Output:
+        return Output(f"{self.bucket or self.folder}/{name}", self.endpoint or None)
+
+    def _configuration(self, output: Output) -> JobConfig:
+        return configuration(self.folder, output.uri, self.bucket, self.endpoint)
+
+    def batch(self, output: Output, kills: list[str] = ()) -> list[str]:
         """Run a batch to its end, whatever is killed meanwhile; what was killed when."""
         self._add_nodes()
         told, kept, driver = [], Kept(), self._start(output)
@@ -179,18 +151,18 @@ class Trial:
         moments = sorted(self.rng.uniform(0, 0.95) * sum(SEGMENTS.values()) for _ in kills)
         try:
             for kind, moment in zip(kills, moments, strict=True):
-                while progress(output) < moment and driver.poll() is None:
+                while output.progress(SEGMENTS) < moment and driver.poll() is None:
                     kept.check()
-                    time.sleep(0.02)
+                    time.sleep(self.pause)
                 time.sleep(self.rng.uniform(0, 0.3))
-                check_finals(output, self.folder / "in")
-                words = f"{kind} with {progress(output)} segments done"
+                output.check_finals(LENGTHS)
+                words = f"{kind} with {output.progress(SEGMENTS)} segments done"
                 if not told:  # (later, what a kill left at work may do the same beside another)
                     kept = Kept(output)
                 kill = getattr(self, f"_kill_{kind.replace('-', '_')}")
                 if driver.poll() is not None or not kill(driver):
                     break
-                whole = check_finals(output, self.folder / "in")
+                whole = output.check_finals(LENGTHS)
                 kept.check()
                 assert set(kept.finals) <= whole, f"{set(kept.finals) - whole} went with a kill"
                 told.append(words)
@@ -204,7 +176,7 @@ class Trial:
                 driver = self._start(output)
                 code = kept.watch(driver, deadline)
         except AssertionError as error:
-            raise SystemExit(f"{told}: {error}: {log_of(output)[-3000:]}") from error
+            raise SystemExit(f"{told}: {error}: {self._end_of_log(output)}") from error
         finally:
             if driver.poll() is None:
                 driver.kill()
@@ -212,14 +184,22 @@ class Trial:
             while self.old:
                 end(self.old.pop())
         if code:
-            raise SystemExit(f"{told}: the batch ended with {code}: {log_of(output)[-3000:]}")
+            raise SystemExit(f"{told}: the batch ended with {code}: {self._end_of_log(output)}")
         return told
 
-    def _start(self, output: Path) -> subprocess.Popen:
-        command = [sys.executable, "-m", "tests.pipelines.kill_batch", "--folder", self.folder]
-        command += ["--driver", self.cluster.address, output]
-        with open(f"{output}.log", "ab") as log:
-            return subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
+    def _start(self, output: Output) -> subprocess.Popen:
+        command = [sys.executable, "-m", "tests.pipelines.batch_driver", "--engine", "load_slow"]
+        command += [self.cluster.address, self._configuration(output).model_dump_json()]
+        with open(self._log(output), "ab") as log:
+            return subprocess.Popen(
+                [*command, self.folder / "model"], cwd=REPOSITORY, stdout=log, stderr=log
+            )
+
+    def _log(self, output: Output) -> Path:
+        return self.folder / f"{PurePosixPath(output.uri).name}.log"
+
+    def _end_of_log(self, output: Output) -> str:
+        return self._log(output).read_text(errors="replace")[-3000:]
 
     # Each kills one thing of its kind, waits till it is dead, and says whether there was one.
 
@@ -293,66 +273,6 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
-
-
-def write_inputs(folder: Path) -> None:
-    """A video of ten segments, four of one or two, and a model folder."""
-    for number, (name, frames) in enumerate(LENGTHS.items()):
-        clip = np.zeros((frames, 48, 64, 3), np.uint8)
-        clip[..., 0] = (4 * np.arange(frames) + 20 * number)[:, None, None] % 256
-        clip[..., 1] = np.arange(64) * 3
-        write_video(folder / "in" / f"{name}.mp4", clip, 24)
-    # (Without loss: what is compared is then every sample that was completed, not an encoder. Of
-    # equal frames x264 alone makes equal files, but beside busy threads it was seen not to.)
-    rows = [{"video": f"{name}.mp4", "output": f"{name}.mkv"} for name in LENGTHS]
-    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (folder / "model").mkdir()
-    (folder / "model/weights.safetensors").write_bytes(bytes(10**6))  # (not in Ray's messages)
-    (folder / "model/config.yaml").write_text("format: 1")
-
-
-def progress(output: Path) -> int:
-    """Segments that are staged, or part of what is published."""
-    finished = [name for name in LENGTHS if (output / f"{name}.mkv.json").exists()]
-    staged = len(list((output / "_work").rglob("segment-*.json")))
-    return staged + sum(SEGMENTS[name] for name in finished)
-
-
-def check_finals(output: Path, source: Path) -> set[str]:
-    """Whatever has its final name is whole; the names of those that have."""
-    names = set()
-    for path in source.rglob("*.mp4"):
-        name = path.relative_to(source).with_suffix(".mkv")
-        if (output / name).exists():
-            frames = sum(1 for _ in open_source(output / name).frames())
-            assert frames == open_source(path).info.frames, f"{name} is half-written"
-            names.add(str(name))
-    return names
-
-
-def contents(output: Path, sheets: bool = True) -> dict[str, bytes | str]:
-    """Every file of an output; records without times."""
-    found: dict[str, bytes | str] = {}
-    for path in sorted(output.rglob("*")):
-        name = str(path.relative_to(output))
-        if path.is_file() and name not in TIMINGS and (sheets or "contact-sheets" not in name):
-            found[name] = path.read_bytes()
-            if name.endswith(".mkv.json"):
-                record = json.loads(found[name])
-                del record["outcome"]["seconds"], record["modified"]
-                record["outcome"]["output"] = record["outcome"]["output"].removeprefix(str(output))
-                found[name] = json.dumps(record, sort_keys=True)
-    return found
-
-
-def differences(found: dict, peace: dict) -> str:
-    parts = {"missing": peace.keys() - found.keys(), "more": found.keys() - peace.keys()}
-    parts["changed"] = {key for key in peace.keys() & found.keys() if peace[key] != found[key]}
-    return "; ".join(f"{word}: {sorted(names)}" for word, names in parts.items() if names)
-
-
-def log_of(output: Path) -> str:
-    return Path(f"{output}.log").read_text(errors="replace")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The server is moto, an imitation of S3; faults are injected before it.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import subprocess
 import sys
@@ -98,8 +97,8 @@ def test_a_bad_network_only_takes_longer(
     )
     faults = itertools.cycle(FAULTS)
     network.follow((next(faults) if n % EVERY == 0 else "" for n in itertools.count(1)), Fresh())
-    command = [sys.executable, "-m", "tests.pipelines.batch_driver", ray_node.address]
-    command += [json.dumps(away.model_dump(mode="json")), str(tmp_path / "model")]
+    command = [sys.executable, "-m", "tests.pipelines.batch_driver", "--impatient"]
+    command += [ray_node.address, away.model_dump_json(), str(tmp_path / "model")]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{network.happened} {done.stdout} {done.stderr[-3000:]}"
     assert "2 videos: 2 done" in done.stdout

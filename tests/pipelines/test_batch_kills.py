@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipelines.batch_ledger import write_ledger
+from pipelines.batch_names import LEDGER
+from pipelines.batch_record import VideoOutcome
+from tests.pipelines.batch_output import Output, differences
 from tests.pipelines.kept_work import Kept
 
 
@@ -18,11 +23,25 @@ def test_what_is_made_again_is_found_out(tmp_path: Path, name: str):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"made")
     Path(f"{path}.json").write_bytes(b"{}")
-    kept = Kept(tmp_path)
+    kept = Kept(Output(str(tmp_path)))
     kept.check()
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1000))
     with pytest.raises(AssertionError, match="made again"):
         kept.check()
+
+
+def test_a_ledger_that_differs_in_more_than_its_run_is_found_out(tmp_path: Path):
+    def contents(run: str, status: str, frames: int, seconds: float) -> dict:
+        output = str(tmp_path / run)
+        row = VideoOutcome("a.mp4", "/in/a.mp4", f"{output}/a.mkv", status)
+        row = replace(row, frames=frames, seconds=seconds)
+        write_ledger([row], tmp_path / run / LEDGER)
+        return Output(output).contents()
+
+    peace = contents("peace", "done", 5, 1.0)
+    assert differences(contents("resumed", "skipped", 5, 2.0), peace) == ""
+    assert LEDGER in differences(contents("other", "done", 6, 1.0), peace)
+    assert LEDGER in differences(contents("failed", "failed", 5, 1.0), peace)
 
 
 @pytest.mark.cluster

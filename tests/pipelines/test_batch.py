@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,11 +17,15 @@ from mlflow import MlflowClient
 
 from cssta.video import open_source, read_frames, write_video
 from pipelines.actors import model_digest, pack_model
-from pipelines.batch import BatchSummary, complete_bucket
+from pipelines.batch import BatchSummary, assemble_task, complete_bucket
+from pipelines.batch_lease import LeaseError
+from pipelines.batch_plan import plan_batch
 from pipelines.batch_record import ModelIdentity
 from pipelines.config import JobConfig
 from pipelines.registry import aliases, register
+from pipelines.storage import write_bytes
 from pipelines.tracking import JobRun
+from tests.pipelines import one_process
 from tests.pipelines.fake_engines import load_grey
 from tests.pipelines.one_process import NO_LIMITS
 
@@ -282,3 +287,16 @@ def test_on_real_footage(ray_cluster, shared_dir: Path, tmp_path: Path, model: P
     assert summary.count("done") == 1, summary.text()
     for outcome in summary.outcomes:
         check_output(Path(outcome.output), Path(outcome.video))
+
+
+def test_a_lease_that_was_lost_ends_the_batch_and_no_video(ray_cluster, tmp_path: Path):
+    """Seen by an assembler, on whatever node; its driver gets it as what it is."""
+    write_video(tmp_path / "in/a.mp4", clip(), 24)
+    cfg = one_process.config(tmp_path)
+    (task,) = plan_batch(cfg, one_process.MODEL).tasks
+    settings = replace(one_process.settings_of(cfg), lease="ours")
+    one_process.complete_parts(task, settings)
+    write_bytes(b'{"token": "theirs"}', f"{task.root}/_work/lease/driver.json")
+    with pytest.raises(LeaseError, match="has taken over"):
+        ray_cluster.get(ray_cluster.remote(assemble_task).remote(task, settings))
+    assert not Path(task.output).exists()

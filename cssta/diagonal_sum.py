@@ -46,8 +46,12 @@ class Geometry:
         maps = rows.unflatten(1, (-1, self.stride)).permute(0, 3, 1, 2)
         return maps[:, :, self.half : self.half + self.height, self.half :][..., : self.width]
 
-    def offsets(self, step: int, device: torch.device) -> Tensor:
+    def shifts(self, step: int) -> list[int]:
         """Flat offsets of a patch along one axis: `step` 1 is horizontal, `stride` vertical."""
+        return [step * i for i in range(-self.half, self.half + 1)]
+
+    def offsets(self, step: int, device: torch.device) -> Tensor:
+        """`shifts` as a tensor."""
         return torch.arange(-self.half, self.half + 1, device=device) * step
 
 
@@ -92,8 +96,8 @@ class DiagonalSum:
         device = source.positions.device
         middle = target.spread(geometry.offsets(geometry.stride, device))
         self.half = geometry.half
-        self.along = _Pass(source, middle, geometry.offsets(1, device))
-        self.across = _Pass(middle, target, geometry.offsets(geometry.stride, device))
+        self.along = _Pass(source, middle, geometry.shifts(1))
+        self.across = _Pass(middle, target, geometry.shifts(geometry.stride))
 
     def __call__(self, x: Tensor, first: int = 0, last: int | None = None) -> Tensor:
         """`y` at columns `first` to `last` (numbered as `x`'s; they may lie outside of it)."""
@@ -108,8 +112,8 @@ class DiagonalSum:
 class _Pass:
     """The sum over offsets along one axis."""
 
-    def __init__(self, source: Rows, target: Rows, offsets: Tensor) -> None:
-        self.shifts = offsets.tolist()
+    def __init__(self, source: Rows, target: Rows, shifts: list[int]) -> None:
+        self.shifts = shifts  # (numbers: reading them from a device would wait for it)
         self.rows = [source.find(target.positions + shift) for shift in self.shifts]
         self.stretches = None
         if source.positions.device.type == "cpu":

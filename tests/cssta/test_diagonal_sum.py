@@ -97,3 +97,10 @@ def test_a_step_down_is_one_stride(half):
     assert len(flat) == geometry.cells
     first = int((flat == 1).nonzero()) - 1
     assert flat[first + geometry.stride] == maps[0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("half", [0, 1, 2])
+def test_shifts_are_the_offsets_as_numbers(half):
+    geometry = Geometry(3, 4, half)
+    for step in (1, geometry.stride):
+        assert geometry.shifts(step) == geometry.offsets(step, "cpu").tolist()

@@ -139,3 +139,17 @@ def test_every_weight_takes_part(network):
     (encoded.coarse.square().sum() + completed.output.square().sum()).backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert not idle
+
+
+def test_a_compiled_network_with_checkpointing_gives_the_same_result_and_gradients(network):
+    frames, masks = clip(batch=1)
+    network.checkpointing = True
+    results = []
+    for function in (network, torch.compile(network, backend="aot_eager")):
+        network.zero_grad()
+        encoded, completed = function(frames, masks, 2)
+        (encoded.coarse.square().mean() + completed.output.square().mean()).backward()
+        gradients = [parameter.grad.clone() for parameter in network.parameters()]
+        results.append([encoded.coarse.detach(), completed.output.detach(), *gradients])
+    for compiled, plain in zip(results[1], results[0], strict=True):
+        assert (compiled - plain).abs().max() <= 1e-4 * plain.abs().max().clamp_min(1e-3)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cssta import __version__
 from pipelines.config import JobConfig
+from pipelines.content_digest import content_digest
 from pipelines.registry import CANDIDATE, RegistryError, resolve
 from pipelines.storage import list_videos
 from pipelines.tracking import tracking_uri
@@ -142,10 +143,14 @@ def rollback(cfg: JobConfig) -> tuple[str, str]:
 
 
 def evaluation_key(cfg: JobConfig) -> str:
-    """A digest of all that figures depend on but the model: footage, holes, sizes, software."""
-    footage = list_videos(cfg.evaluate.videos or cfg.data.videos, cfg.data.s3_endpoint)
+    """A digest of all that figures depend on but the model: footage, holes, sizes, software.
+
+    Raises StorageError where the footage cannot be read.
+    """
+    endpoint = cfg.data.s3_endpoint
+    footage = [video.uri for video in list_videos(cfg.evaluate.videos or cfg.data.videos, endpoint)]
     content = {
-        "footage": [(video.uri, video.size) for video in footage],
+        "footage": [footage, content_digest(footage, endpoint)],
         "evaluate": cfg.evaluate.model_dump(mode="json"),
         "data": cfg.data.model_dump(mode="json"),
         "seed": cfg.seed,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -141,15 +140,14 @@ def test_one_bucket_of_good_and_bad_videos(ray_cluster, tmp_path: Path, model: P
         write_mask(masks / f"{name}.png")
 
     seen = []
-    before = set(Path(tempfile.gettempdir()).glob("cssta-batch-*"))
+    scratch = tmp_path / "scratch"
     summary = complete_bucket(
-        make_config(tmp_path, masks=str(masks)),
+        make_config(tmp_path, masks=str(masks), scratch=str(scratch)),
         model,
         load_engine=load_grey,
         on_video=lambda *event: seen.append(event),
     )
-    left = set(Path(tempfile.gettempdir()).glob("cssta-batch-*")) - before
-    assert not left, "a killed actor's folder remains"
+    assert scratch.is_dir() and not list(scratch.iterdir()), "a killed actor's folder remains"
     outcomes = by_name(summary)
     assert len(outcomes) == len(summary.outcomes) == len(seen) == 16
     failures = {name: o.reason for name, o in outcomes.items() if o.status == "failed"}

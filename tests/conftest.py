@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
@@ -28,6 +29,9 @@ import torch  # (before decord, which otherwise loads an older OpenMP)
 from tests.ray_head import Head, ray_head
 
 torch.set_num_threads(1)
+# A thread of Ray's asks for a Prometheus server and logs a traceback where there is none. Python
+# 3.11 parses source for tracebacks, and not safely beside a main thread that parses, too.
+logging.getLogger("ray.data._internal.usage").setLevel(logging.INFO)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -43,7 +43,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/python infra/demo.py --output '$(OUTPUT)' $(if $(DATA),--data '$(DATA)')
 
 # What runs on a cluster mostly waits, so two processes share the tests; the second reports at the end.
-LAST   := tests/pipelines/test_train_kills.py tests/pipelines/test_batch_kills.py
+LAST   := $(addprefix tests/pipelines/test_,$(addsuffix .py,train_kills batch_kills evaluate prepare_failures))
 FIRST  := tests/pipelines $(addprefix --ignore=,$(LAST))
 SECOND  = $(filter-out $(FIRST) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/ tests/test_*.py))) $(LAST)
 
